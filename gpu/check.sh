@@ -1,0 +1,4 @@
+#!/usr/bin/env bash
+# Does the GPU give what the CPU gives, and how far is bf16 from fp32? Prints a table; fails where fp32 differs beyond tolerance.
+source "$(dirname "$0")/setup.sh"
+exec "$PYTHON" gpu/check.py

@@ -1,0 +1,1 @@
+"""The command `divid`: one thin file a command, which parses, calls and shows."""

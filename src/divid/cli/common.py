@@ -1,0 +1,169 @@
+"""What several commands share: options, device, model, messages and the progress bar."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from divid.config import SamplingConfig, SolverName
+from divid.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+    from rich.console import Console
+
+    from divid.pipeline import DividPipeline
+
+DEVICES = ("auto", "cpu", "cuda")
+FITS = ("crop", "pad", "stretch")
+DEFAULT_MODEL = "puppets"
+
+
+def set_up_logging() -> None:
+    """Send what the package has to say to stderr, so that stdout holds results only."""
+    from rich.logging import RichHandler
+
+    logger = logging.getLogger("divid")
+    for handler in [handler for handler in logger.handlers if isinstance(handler, RichHandler)]:
+        logger.removeHandler(handler)
+    logger.addHandler(RichHandler(console=error_console(), show_time=False, show_path=False, markup=False))
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def error_console() -> Console:
+    """Give the console for messages and progress."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def add_device_argument(parser: ArgumentParser) -> None:
+    """Add `--device`."""
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute; auto takes a GPU if there is one")
+
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """Add `--model` and `--device`."""
+    parser.add_argument(
+        "--model", default=None, help="model or run folder, name of a bundled model, or Hub id (default: the bundled model)"
+    )
+    add_device_argument(parser)
+
+
+def add_sampling_arguments(parser: ArgumentParser) -> None:
+    """Add the options of drawing a sample: seed, solver, steps and the two guidance scales."""
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
+    parser.add_argument("--steps", type=int, default=None, help="solver steps (default: the model's own)")
+    parser.add_argument("--solver", choices=get_args(SolverName), default=None, help="solver (default: the model's own)")
+    parser.add_argument("--static-guidance", type=float, default=None, help="strength of the appearance token; 1 is plain")
+    parser.add_argument("--dynamic-guidance", type=float, default=None, help="strength of the motion tokens; 1 is plain")
+
+
+def add_video_arguments(parser: ArgumentParser) -> None:
+    """Add the options of reading and writing videos: `--fit`, `--scale` and `--compare`."""
+    parser.add_argument("--fit", choices=FITS, default="crop", help="how frames that are not square are made square")
+    parser.add_argument("--scale", type=int, default=1, help="enlarge the output by this whole factor")
+    parser.add_argument("--compare", action="store_true", help="put the inputs beside the result in an mp4 or gif")
+
+
+def choose_device(name: str) -> str:
+    """Turn `auto` into a device.
+
+    Raises:
+        ConfigError: A GPU is asked for where there is none.
+    """
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise ConfigError("--device cuda: no usable GPU here, use --device cpu or auto")
+    return "cuda" if name != "cpu" and has_gpu else "cpu"
+
+
+def load_pipeline(args: Namespace) -> DividPipeline:
+    """Load the model that `--model` names, on the device that `--device` names.
+
+    Raises:
+        ModelError: There is no such model, or none is named and none comes with the package.
+    """
+    quiet_libraries()
+    from divid.export import bundled_models
+    from divid.pipeline import DividPipeline
+
+    name = args.model
+    if name is None:
+        bundled = bundled_models()
+        if not bundled:
+            raise ModelError("no model given and none comes with the package: add --model FOLDER (divid demo or train makes one)")
+        name = DEFAULT_MODEL if DEFAULT_MODEL in bundled else next(iter(bundled))
+        logging.getLogger("divid").info("using the bundled model %s", name)
+    return DividPipeline.from_pretrained(name).to(choose_device(args.device))
+
+
+def quiet_libraries() -> None:
+    """Keep diffusers' own notes (optional packages that are not there) off the terminal."""
+    import diffusers.utils.logging
+
+    diffusers.utils.logging.set_verbosity_error()
+
+
+def chosen_sampling(args: Namespace, default: SamplingConfig) -> SamplingConfig:
+    """Give a model's default sampling with what the options change.
+
+    Raises:
+        ConfigError: A value is outside its range.
+    """
+    options = {
+        "num_inference_steps": args.steps,
+        "solver": args.solver,
+        "static_guidance": args.static_guidance,
+        "dynamic_guidance": args.dynamic_guidance,
+    }
+    return replace(default, **{key: value for key, value in options.items() if value is not None}).validate()
+
+
+def render_options(args: Namespace, pipeline: DividPipeline, progress: Any) -> dict[str, Any]:
+    """Give the options of `divid.rendering.RenderOptions` from the command line."""
+    return {
+        "seed": args.seed,
+        "sampling": chosen_sampling(args, pipeline.sampling),
+        "fit": args.fit,
+        "scale": args.scale,
+        "compare": args.compare,
+        "progress": progress,
+    }
+
+
+def early_output_check(out: str, inputs: list[str], endings: tuple[str, ...] = (".mp4", ".gif", ".png")) -> None:
+    """Refuse an output path before the model is loaded, which takes seconds."""
+    from divid.video import check_output
+
+    check_output(Path(out), inputs=[Path(path) for path in inputs if path], endings=endings)
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show a bar a stage on stderr while the work runs; silent where stderr is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=error_console(), transient=True, disable=not sys.stderr.isatty()) as progress:
+        tasks: dict[str, Any] = {}
+
+        def update(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total)
+            progress.update(tasks[stage], completed=done, total=total)
+
+        yield update
+
+
+def say(text: str) -> None:
+    """Print a result."""
+    print(text, flush=True)

@@ -1,0 +1,58 @@
+"""`divid train`: a recipe and prepared data sets to a run folder with a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from divid.cli import common
+from divid.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument(
+        "--config", required=True, metavar="RECIPE", help="a recipe's name (puppets-cpu, utd-mhad, ...) or YAML file"
+    )
+    parser.add_argument(
+        "--data", required=True, nargs="+", metavar="DATASET", help="folders made by divid prepare; several are joined"
+    )
+    parser.add_argument("--out", default=None, metavar="RUN", help="the run's folder (not needed with --dry-run)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out, to the same loss curve as if never broken off"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved recipe, parameters, FLOPs, memory and time; train nothing"
+    )
+    parser.add_argument("--seed", type=int, default=None, help="seed of everything random (default: the recipe's)")
+    parser.add_argument("--devices", type=int, default=1, help="processes that share the batch, each with a GPU of its own")
+    parser.add_argument(
+        "--set", nargs="+", action="append", default=None, metavar="KEY=VALUE", help="other values, as in training.num_steps=10"
+    )
+    common.add_device_argument(parser)
+
+
+def run(args: Namespace) -> None:
+    """Train, or say what training would cost."""
+    from divid.recipes import load_recipe, parse_override
+
+    recipe = load_recipe(args.config, dict(parse_override(text) for text in chain.from_iterable(args.set or [])))
+    if args.seed is not None:
+        recipe = replace(recipe, seed=args.seed)
+    if args.devices < 1:
+        raise ConfigError(f"--devices is {args.devices}, must be 1 or more")
+    if not args.dry_run and args.out is None:
+        raise ConfigError("--out is missing: name a folder for the run, or add --dry-run")
+    common.quiet_libraries()
+    from divid.training.fit import plan, train
+
+    data = [Path(path) for path in args.data]
+    if args.dry_run:
+        common.say(plan(recipe, data, device=args.device, devices=args.devices))
+        return
+    common.say(str(train(recipe, data, Path(args.out), resume=args.resume, device=args.device, devices=args.devices)))

@@ -1,0 +1,466 @@
+"""Every option of a model, its training and its sampling, as dataclasses (this file imports no torch).
+
+A field that is `None` takes the value of the model's preset; `ModelConfig.resolve` fills them all in. What a run used stands
+in its `recipe.yaml`, fully resolved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, get_args
+
+from divid.errors import ConfigError, nearest
+
+PresetName = Literal["tiny", "small", "base", "paper"]
+StaticSource = Literal["first", "random", "whole"]
+Conditioning = Literal["cross_attention", "adagn"]
+BottleneckKind = Literal["none", "channel"]
+BottleneckProfile = Literal["one_minus_abar", "linear", "constant"]
+PredictionType = Literal["epsilon", "v_prediction"]
+ScheduleName = Literal["linear", "cosine"]
+SolverName = Literal["ddpm", "ddim", "dpmsolver++", "unipc"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass
+class EncoderConfig:
+    """The sequence encoder, method section 1.
+
+    Args:
+        base_channels: Width of the frame encoder's first level (preset; paper 128).
+        multipliers: Width of each resolution level over the base width (paper 1, 2, 4).
+        blocks_per_level: Residual blocks a level (preset; paper 2).
+        patch_size: Space-to-depth factor before the first convolution; the levels then halve that much less often (preset;
+            paper 1).
+        feature_channels: Channels of the last 1x1 convolution (paper 3).
+        static_hidden: Width of the two layers of the static token's MLP (preset; paper 1024).
+        lstm_hidden: Width of the bidirectional LSTM in each direction (paper 128).
+        attention_heads: Heads of the self-attention over frames (paper 8).
+    """
+
+    base_channels: int | None = None
+    multipliers: tuple[int, ...] = (1, 2, 4)
+    blocks_per_level: int | None = None
+    patch_size: int | None = None
+    feature_channels: int | None = None
+    static_hidden: int | None = None
+    lstm_hidden: int = 128
+    attention_heads: int = 8
+
+
+@dataclass
+class TokenConfig:
+    """The two kinds of token and what keeps them apart, each bias behind its own switch.
+
+    Args:
+        static_dim: Width of s (preset; paper 256).
+        dynamic_dim: Width of each d_f (preset; paper 256). Narrower leaks less.
+        use_residual: Subtract the first frame's features before motion is encoded (paper: on).
+        static_source: Frame that the static token sees in training: the first (paper), one at random, or the mean over the
+            whole clip.
+        static_dropout: Probability that a clip's static token is replaced by the learned empty one in training (needed for
+            guidance).
+        dynamic_dropout: The same for a clip's dynamic tokens.
+        orthogonality_weight: lambda of eq. (5) (choice 0.1); 0 switches the term off.
+    """
+
+    static_dim: int | None = None
+    dynamic_dim: int | None = None
+    use_residual: bool = True
+    static_source: StaticSource = "first"
+    static_dropout: float | None = None
+    dynamic_dropout: float | None = None
+    orthogonality_weight: float = 0.1
+
+
+@dataclass
+class BottleneckConfig:
+    """The explicit time-varying bottleneck of method section 4 (off by default: diffusion itself is one).
+
+    Args:
+        kind: `none`, or `channel`: the token that step t sees is drawn with a noise that grows with t.
+        profile: w(t): `one_minus_abar`, `linear` in t, or `constant`.
+        kappa_static: Channel noise of the static token, times w(t).
+        kappa_dynamic: Channel noise of the dynamic tokens, times w(t).
+        beta: Weight of the KL term.
+    """
+
+    kind: BottleneckKind = "none"
+    profile: BottleneckProfile = "one_minus_abar"
+    kappa_static: float = 1.0
+    kappa_dynamic: float = 1.0
+    beta: float = 1e-4
+
+
+@dataclass
+class DenoiserConfig:
+    """The conditional U-Net, method section 2.
+
+    Args:
+        channels: Width of each resolution level (preset; paper 128, 256, 384, 512).
+        blocks_per_level: Residual blocks a level (preset; paper 2).
+        patch_size: Space-to-depth factor before the U-Net and back after it (preset; paper 1).
+        attention_levels: Levels with transformer blocks, 0 is the finest (preset; paper 1, 2, 3).
+        attention_heads: Heads in each transformer block (paper 8).
+        attention_width: Width to which both tokens are projected as the context (preset; paper 256).
+        conditioning: `cross_attention` (paper), or `adagn`: tokens enter through the scale and shift of the group norms.
+        norm_groups: Groups of the group norms.
+    """
+
+    channels: tuple[int, ...] | None = None
+    blocks_per_level: int | None = None
+    patch_size: int | None = None
+    attention_levels: tuple[int, ...] | None = None
+    attention_heads: int = 8
+    attention_width: int | None = None
+    conditioning: Conditioning = "cross_attention"
+    norm_groups: int = 32
+
+
+@dataclass
+class DiffusionConfig:
+    """Noise schedule, prediction and the sharing of noise, method sections 2 and 3.
+
+    Args:
+        prediction_type: What the network predicts (preset; paper epsilon).
+        schedule: `linear` or `cosine` (preset; paper linear).
+        num_train_timesteps: Steps of the forward process.
+        shared_training: One noise draw and one t for all frames of a clip in training (preset; paper on). Off: one draw a frame.
+        shared_sampling: One start noise, and one noise each ancestral step, for all frames of a clip in sampling (paper on).
+    """
+
+    prediction_type: PredictionType | None = None
+    schedule: ScheduleName | None = None
+    num_train_timesteps: int = 1000
+    shared_training: bool | None = None
+    shared_sampling: bool = True
+
+
+@dataclass
+class SamplingConfig:
+    """How a sample is drawn.
+
+    Args:
+        solver: `ddpm`, `ddim`, `dpmsolver++` or `unipc`.
+        num_inference_steps: Solver steps; every step is one pass of the U-Net (more with guidance).
+        static_guidance: Scale of the static token's guidance; 1 is none.
+        dynamic_guidance: Scale of the dynamic tokens' guidance; 1 is none.
+        eta: DDIM's share of fresh noise: 0 deterministic, 1 ancestral.
+        chunk_frames: Frames denoised together; bounds memory, changes nothing else.
+    """
+
+    solver: SolverName = "dpmsolver++"
+    num_inference_steps: int = 10
+    static_guidance: float = 1.0
+    dynamic_guidance: float = 1.0
+    eta: float = 0.0
+    chunk_frames: int = 64
+
+    def validate(self) -> SamplingConfig:
+        """Check every value.
+
+        Raises:
+            ConfigError: A value is outside its range.
+        """
+        _check_choice("sampling.solver", self.solver, get_args(SolverName))
+        _check_range("sampling.num_inference_steps", self.num_inference_steps, 1, 1000)
+        _check_range("sampling.static_guidance", self.static_guidance, 0, 100)
+        _check_range("sampling.dynamic_guidance", self.dynamic_guidance, 0, 100)
+        _check_range("sampling.eta", self.eta, 0, 1)
+        _check_range("sampling.chunk_frames", self.chunk_frames, 1, 1_000_000)
+        return self
+
+
+@dataclass
+class ModelConfig:
+    """A DiViD model.
+
+    Args:
+        preset: Size, and the values of all fields left at `None`: `tiny` 32x32, `small`, `base` and `paper` 64x64.
+        image_size: Height and width of the frames (preset).
+        channels: 1 for grey, 3 for RGB.
+        max_frame_spacing: Widest distance between neighbouring frames of a training sequence, in frames of the recording; set by
+            training from the data, used to encode recordings longer than trained. 0: unknown, any.
+        frames_per_sequence: Frames of a training sequence; set by training, used with `max_frame_spacing`.
+        encoder: The sequence encoder.
+        tokens: Widths and biases of the tokens.
+        bottleneck: The explicit bottleneck.
+        denoiser: The conditional U-Net.
+        diffusion: Schedule and noise.
+    """
+
+    preset: PresetName = "tiny"
+    image_size: int | None = None
+    channels: int = 3
+    max_frame_spacing: int = 0
+    frames_per_sequence: int = 10
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    tokens: TokenConfig = field(default_factory=TokenConfig)
+    bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+
+    def resolve(self) -> ModelConfig:
+        """Fill in the preset's values and check every field.
+
+        Returns:
+            A new config without any `None`.
+
+        Raises:
+            ConfigError: A value is outside its range, or two do not fit together.
+        """
+        _check_choice("model.preset", self.preset, PRESETS)
+        resolved = _fill_in(self, PRESETS[self.preset])
+        _validate_model(resolved)
+        return resolved
+
+
+@dataclass
+class DataConfig:
+    """How clips are drawn from prepared data sets.
+
+    Args:
+        frames_per_sequence: F, frames of a training sequence: one at random from each of F equal stretches of the recording.
+        min_frames: Fewest frames of a training sequence; each step draws its length between this and F. Equal to F: never varied.
+        min_span: Smallest share of a recording that a training sequence covers; each clip draws between this and 1.
+        location: Where the clips are kept: `memory`, `device` (whole, as uint8, on the GPU) or `disk` (memory-mapped).
+        num_workers: Loader processes (0: in the training process; enough for data in memory).
+    """
+
+    frames_per_sequence: int = 10
+    min_frames: int = 10
+    min_span: float = 1.0
+    location: Literal["memory", "device", "disk"] = "memory"
+    num_workers: int = 0
+
+
+@dataclass
+class TrainingConfig:
+    """The training loop.
+
+    Args:
+        num_steps: Optimiser steps in all.
+        batch_size: Clips a step, over all processes.
+        frames_per_clip: Frames of each clip that the U-Net is trained on in a step (the encoder always sees all); 0 means all.
+        learning_rate: Highest rate of AdamW.
+        warmup_steps: Steps of linear warm-up.
+        learning_rate_schedule: `cosine` decay to 0 over `num_steps`, or `constant`.
+        weight_decay: Of AdamW.
+        gradient_clip: Largest norm of the gradient; 0 switches clipping off.
+        ema_decay: Highest decay of the moving average of the weights, min(this, (1 + n) / (10 + n)).
+        precision: `bf16`, `fp32`, or `auto`: whichever a timed step shows faster on a CPU; bf16 on a GPU.
+        compile: Compile the network with torch.compile (needs a C++ compiler on a CPU): `auto` tries and goes on without.
+        checkpoint_minutes: Minutes between checkpoints.
+        validate_every_steps: Steps between validations (held-out loss, swap grid); 0 for only at the end.
+        num_validation_clips: Held-out clips used in a validation.
+        max_minutes: Stop, with a checkpoint, after so many minutes; 0 for no limit.
+        log_every_steps: Steps between logged values.
+    """
+
+    num_steps: int = 5000
+    batch_size: int = 16
+    frames_per_clip: int = 4
+    learning_rate: float = 6e-4
+    warmup_steps: int = 200
+    learning_rate_schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999
+    precision: Precision = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    checkpoint_minutes: float = 5.0
+    validate_every_steps: int = 1000
+    num_validation_clips: int = 32
+    max_minutes: float = 0.0
+    log_every_steps: int = 10
+
+
+@dataclass
+class Recipe:
+    """All that a training run depends on, besides its data.
+
+    Args:
+        method: A key of `divid.methods.METHODS`.
+        seed: Seed of everything random.
+        model: The network.
+        data: The drawing of clips.
+        training: The loop.
+        sampling: How validation grids are sampled, and the exported model's default.
+    """
+
+    method: str = "divid"
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def resolve(self) -> Recipe:
+        """Fill in the preset's values and check every field; errors as for `ModelConfig.resolve`."""
+        _check_range("data.frames_per_sequence", self.data.frames_per_sequence, 2, 512)
+        _check_range("data.min_frames", self.data.min_frames, 2, self.data.frames_per_sequence)
+        _check_range("data.min_span", self.data.min_span, 0.05, 1)
+        _check_range("training.num_steps", self.training.num_steps, 1, 100_000_000)
+        _check_range("training.batch_size", self.training.batch_size, 1, 1_000_000)
+        _check_range("training.frames_per_clip", self.training.frames_per_clip, 0, self.data.frames_per_sequence)
+        _check_range("training.learning_rate", self.training.learning_rate, 1e-9, 1)
+        _check_range("training.ema_decay", self.training.ema_decay, 0, 1)
+        self.sampling.validate()
+        model = replace(self.model, frames_per_sequence=self.data.frames_per_sequence).resolve()
+        return replace(self, model=model)
+
+
+_COMMON: dict[str, Any] = {
+    "tokens": {"static_dim": 256, "dynamic_dim": 32, "static_dropout": 0.1, "dynamic_dropout": 0.1},
+    "diffusion": {"prediction_type": "v_prediction", "schedule": "cosine", "shared_training": False},
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        **_COMMON,
+        "image_size": 32,
+        "encoder": {"base_channels": 32, "blocks_per_level": 1, "patch_size": 1, "feature_channels": 8, "static_hidden": 512},
+        "tokens": {**_COMMON["tokens"], "static_dim": 128},
+        "denoiser": {
+            "channels": (32, 64, 96),
+            "blocks_per_level": 1,
+            "patch_size": 1,
+            "attention_levels": (1, 2),
+            "attention_width": 128,
+        },
+    },
+    "small": {
+        **_COMMON,
+        "image_size": 64,
+        "encoder": {"base_channels": 32, "blocks_per_level": 2, "patch_size": 1, "feature_channels": 3, "static_hidden": 1024},
+        "denoiser": {
+            "channels": (32, 64, 96, 128),
+            "blocks_per_level": 2,
+            "patch_size": 1,
+            "attention_levels": (1, 2, 3),
+            "attention_width": 256,
+        },
+    },
+    "base": {
+        **_COMMON,
+        "image_size": 64,
+        "encoder": {"base_channels": 64, "blocks_per_level": 2, "patch_size": 1, "feature_channels": 3, "static_hidden": 1024},
+        "denoiser": {
+            "channels": (64, 128, 192, 256),
+            "blocks_per_level": 2,
+            "patch_size": 1,
+            "attention_levels": (1, 2, 3),
+            "attention_width": 256,
+        },
+    },
+    "paper": {
+        "image_size": 64,
+        "encoder": {"base_channels": 128, "blocks_per_level": 2, "patch_size": 1, "feature_channels": 3, "static_hidden": 1024},
+        "tokens": {"static_dim": 256, "dynamic_dim": 256, "static_dropout": 0.0, "dynamic_dropout": 0.0},
+        "denoiser": {
+            "channels": (128, 256, 384, 512),
+            "blocks_per_level": 2,
+            "patch_size": 1,
+            "attention_levels": (1, 2, 3),
+            "attention_width": 256,
+        },
+        "diffusion": {"prediction_type": "epsilon", "schedule": "linear", "shared_training": True},
+    },
+}
+"""Values that a preset gives to the fields left at `None`; sizes as in the README's table."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Turn a config into plain nested dicts and lists, as JSON and YAML store it.
+
+    Args:
+        config: Any dataclass of this file.
+    """
+    return _plain(asdict(config))
+
+
+def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
+    """Build a config from nested dicts.
+
+    Args:
+        cls: A dataclass of this file.
+        values: Values for some or all of its fields.
+        where: Dotted place of `values`, for messages.
+
+    Raises:
+        ConfigError: A key is unknown; the message names the nearest valid one.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where or cls.__name__} must be a mapping of keys to values, got {values!r}")
+    defaults = cls()
+    known = {f.name: f for f in fields(cls)}
+    arguments = {}
+    for key, value in values.items():
+        path = f"{where}.{key}" if where else str(key)
+        if key not in known:
+            raise ConfigError(f"unknown key {path!r}{nearest(str(key), known)}")
+        current = getattr(defaults, key)
+        if is_dataclass(current):
+            arguments[key] = from_dict(type(current), value, path)
+        else:
+            arguments[key] = tuple(value) if isinstance(value, list) else value
+    return cls(**arguments)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _fill_in(config: Any, preset: dict[str, Any]) -> Any:
+    changes = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            changes[f.name] = _fill_in(value, preset.get(f.name, {}))
+        elif value is None:
+            changes[f.name] = preset[f.name]
+    return replace(config, **changes)
+
+
+def _check_choice(name: str, value: Any, allowed: Any) -> None:
+    if value not in tuple(allowed):
+        raise ConfigError(f"{name} is {value!r}{nearest(str(value), tuple(allowed))}")
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}, must lie between {low} and {high}")
+
+
+def _validate_model(model: ModelConfig) -> None:
+    encoder, denoiser, tokens = model.encoder, model.denoiser, model.tokens
+    assert model.image_size is not None and encoder.patch_size is not None and denoiser.patch_size is not None
+    assert denoiser.channels is not None and denoiser.attention_levels is not None
+    assert tokens.static_dropout is not None and tokens.dynamic_dropout is not None
+    _check_choice("model.channels", model.channels, (1, 3))
+    _check_choice("model.tokens.static_source", tokens.static_source, get_args(StaticSource))
+    _check_choice("model.denoiser.conditioning", denoiser.conditioning, get_args(Conditioning))
+    _check_choice("model.bottleneck.kind", model.bottleneck.kind, get_args(BottleneckKind))
+    _check_choice("model.bottleneck.profile", model.bottleneck.profile, get_args(BottleneckProfile))
+    _check_choice("model.diffusion.prediction_type", model.diffusion.prediction_type, get_args(PredictionType))
+    _check_choice("model.diffusion.schedule", model.diffusion.schedule, get_args(ScheduleName))
+    _check_range("model.tokens.static_dropout", tokens.static_dropout, 0, 1)
+    _check_range("model.tokens.dynamic_dropout", tokens.dynamic_dropout, 0, 1)
+    _check_range("model.image_size", model.image_size, 8, 1024)
+    for name, patch, levels in (
+        ("denoiser", denoiser.patch_size, len(denoiser.channels)),
+        ("encoder", encoder.patch_size, len(encoder.multipliers)),
+    ):
+        unit = patch * 2 ** (levels - 1) if name == "denoiser" else 2 ** (levels - 1)
+        if model.image_size % unit:
+            raise ConfigError(f"model.image_size is {model.image_size}, must be a multiple of {unit} for this {name}")
+    for width in denoiser.channels:
+        if width % denoiser.norm_groups:
+            raise ConfigError(
+                f"model.denoiser.channels holds {width}, every width must be a multiple of norm_groups = {denoiser.norm_groups}"
+            )
+    wrong = [level for level in denoiser.attention_levels if not 0 <= level < len(denoiser.channels)]
+    if wrong:
+        raise ConfigError(f"model.denoiser.attention_levels holds {wrong[0]}, levels are 0 to {len(denoiser.channels) - 1}")

@@ -1,0 +1,92 @@
+"""The terms of the objective, eq. (3) to (5) of the paper, and the explicit bottleneck's divergence."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from divid.config import BottleneckConfig
+from divid.types import DynamicTokens, StaticToken
+
+
+def simple_loss(prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:
+    """Give the mean squared error of the prediction, in float32.
+
+    Args:
+        prediction: The network's output.
+        target: eps or v.
+
+    Source:
+        Paper eq. (3), the simple DDPM loss. Differs: v by default instead of epsilon.
+    """
+    return functional.mse_loss(prediction.float(), target.float())
+
+
+def orthogonality_loss(static: StaticToken, dynamic: DynamicTokens) -> Float[Tensor, ""]:
+    """Penalise what static and dynamic tokens have in common.
+
+    At equal widths L_orth = mean_f cos(s, d_f)^2, which random pairs of width D hold at 1/D. At unequal widths no cosine is
+    defined:
+    then it is the mean squared correlation, over the batch's clips and frames, of every entry of s with every entry of d.
+
+    Args:
+        static: s.
+        dynamic: d_1..F.
+
+    Source:
+        Paper eq. (4), whose formula is lost; inferred from the text.
+    """
+    if static.shape[-1] == dynamic.shape[-1]:
+        return functional.cosine_similarity(static[:, None], dynamic, dim=-1).square().mean()
+    num_frames = dynamic.shape[1]
+    s = _standardise(static.repeat_interleave(num_frames, dim=0))
+    d = _standardise(dynamic.flatten(0, 1))
+    return (s.T @ d / len(d)).square().mean()
+
+
+def channel_profile(abar_t: Tensor, config: BottleneckConfig, progress: Tensor) -> Tensor:
+    """Give w(t), the profile of the explicit bottleneck.
+
+    Args:
+        abar_t: abar at each step.
+        config: Holds the profile's name.
+        progress: t / (T - 1) at each step.
+    """
+    if config.profile == "one_minus_abar":
+        return 1 - abar_t
+    return progress if config.profile == "linear" else torch.ones_like(abar_t)
+
+
+def channel_variance(logvar: Tensor, kappa: float, weight: Tensor) -> Tensor:
+    """Give the variance sigma^2 + kappa w(t) with which the token that step t sees is drawn.
+
+    Args:
+        logvar: log sigma^2 of the token.
+        kappa: Strength of the channel's noise.
+        weight: w(t), broadcastable to `logvar`.
+
+    Source:
+        Method section 4, explicit option.
+    """
+    return logvar.exp() + kappa * weight
+
+
+def channel_divergence(mean: Tensor, variance: Tensor, kappa: float, weight: Tensor) -> Float[Tensor, ""]:
+    """Compute KL(N(mu, sigma^2 + kappa w) || N(0, 1 + kappa w)) in nats a token: summed over its entries, averaged over the rest.
+
+    Args:
+        mean: mu.
+        variance: From `channel_variance`.
+        kappa: As there.
+        weight: w(t), as there.
+    """
+    prior = 1 + kappa * weight
+    divergence = 0.5 * ((variance + mean.square()) / prior - 1 - (variance / prior).log())
+    return divergence.sum(-1).mean()
+
+
+def _standardise(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
+    centred = rows - rows.mean(0)
+    return centred / (centred.square().mean(0) + 1e-6).sqrt()

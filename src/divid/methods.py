@@ -1,0 +1,8 @@
+"""The visible table of every method: a new one is one file and one line here."""
+
+from __future__ import annotations
+
+from divid.models.divid import DividModel
+
+METHODS: dict[str, type] = {"divid": DividModel}
+"""Name in a recipe -> class; each meets `divid.types.Disentangler` and is a diffusers `ModelMixin`."""

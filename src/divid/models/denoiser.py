@@ -1,0 +1,105 @@
+"""The conditional U-Net: noisy frames and two tokens in, the prediction out."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from divid.config import DenoiserConfig, TokenConfig
+
+MOST_SCORES = 128 * 128
+"""Query-key pairs a frame and head up to which plain matrix products beat the fused attention kernel on a CPU (`bench/`)."""
+
+
+class AttentionBySize:
+    """Attention by whichever kernel is quicker: on a CPU, short contexts (such as two tokens) by plain matrix products.
+
+    PyTorch's fused kernel for CPUs spends most of a training step on the gradient of attention to a context of two. Both kernels
+    give the same numbers to float tolerance.
+    """
+
+    def __init__(self) -> None:
+        self._plain, self._fused = AttnProcessor(), AttnProcessor2_0()
+
+    def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **kwargs) -> Tensor:
+        """Attend, with the arguments that diffusers hands to every attention processor."""
+        keys = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        scores = hidden_states.shape[1] * keys.shape[1]
+        use_plain = hidden_states.device.type == "cpu" and hidden_states.ndim == 3 and scores <= MOST_SCORES
+        return (self._plain if use_plain else self._fused)(attn, hidden_states, encoder_hidden_states, **kwargs)
+
+
+class Denoiser(nn.Module):
+    """Predict eps or v for single frames, each given the static token of its clip and its own dynamic token.
+
+    With `cross_attention` the context of every transformer block is the two-token sequence [s ; d_f], each projected to the
+    attention width by its own layer. With `adagn` the two, concatenated, are added to the time embedding, which scales and
+    shifts the norms.
+
+    Args:
+        config: Widths, levels and conditioning, resolved.
+        tokens: Token widths, resolved.
+        image_size: Height and width of the frames.
+        channels: 1 or 3.
+
+    Source:
+        Paper section 4.1, "Conditional Diffusion Model". Differs: optional space-to-depth around the U-Net, `adagn`.
+    """
+
+    def __init__(self, config: DenoiserConfig, tokens: TokenConfig, image_size: int, channels: int) -> None:
+        super().__init__()
+        assert config.channels and config.blocks_per_level and config.patch_size and config.attention_width
+        assert config.attention_levels is not None and tokens.static_dim and tokens.dynamic_dim
+        self.patch_size = config.patch_size
+        self.uses_cross_attention = config.conditioning == "cross_attention"
+        attentive, plain = ("CrossAttn", "UNetMidBlock2DCrossAttn") if self.uses_cross_attention else ("Attn", "UNetMidBlock2D")
+        levels = range(len(config.channels))
+        width = config.attention_width
+        self.static_projection = nn.Linear(tokens.static_dim, width)
+        self.dynamic_projection = nn.Linear(tokens.dynamic_dim, width)
+        self.unet = UNet2DConditionModel(
+            sample_size=image_size // config.patch_size,
+            in_channels=channels * config.patch_size**2,
+            out_channels=channels * config.patch_size**2,
+            block_out_channels=tuple(config.channels),
+            layers_per_block=config.blocks_per_level,
+            down_block_types=tuple(f"{attentive}DownBlock2D" if i in config.attention_levels else "DownBlock2D" for i in levels),
+            up_block_types=tuple(
+                f"{attentive}UpBlock2D" if i in config.attention_levels else "UpBlock2D" for i in reversed(levels)
+            ),
+            mid_block_type=plain,
+            cross_attention_dim=width,
+            attention_head_dim=config.attention_heads,  # diffusers takes this as the number of heads
+            norm_num_groups=config.norm_groups,
+            resnet_time_scale_shift="scale_shift",
+            class_embed_type=None if self.uses_cross_attention else "simple_projection",
+            projection_class_embeddings_input_dim=None if self.uses_cross_attention else 2 * width,
+        )
+        self.unet.set_attn_processor(AttentionBySize())
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "images channels height width"],
+        t: Int[Tensor, " images"],
+        static: Float[Tensor, "images static_dim"],
+        dynamic: Float[Tensor, "images dynamic_dim"],
+    ) -> Float[Tensor, "images channels height width"]:
+        """Give the prediction for each noisy frame.
+
+        Args:
+            x_t: Noisy frames.
+            t: Their steps.
+            static: s of each frame's clip.
+            dynamic: d_f of each frame.
+        """
+        s, d = self.static_projection(static), self.dynamic_projection(dynamic)
+        x = functional.pixel_unshuffle(x_t, self.patch_size)
+        if self.uses_cross_attention:
+            output = self.unet(x, t, encoder_hidden_states=torch.stack([s, d], dim=1), return_dict=False)[0]
+        else:
+            output = self.unet(x, t, encoder_hidden_states=None, class_labels=torch.cat([s, d], dim=1), return_dict=False)[0]
+        return functional.pixel_shuffle(output, self.patch_size)

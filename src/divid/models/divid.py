@@ -1,0 +1,266 @@
+"""DiViD itself: sequence encoder, tokens and conditional diffusion decoder as one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from torch import Tensor, nn
+
+from divid.config import ModelConfig, SamplingConfig, from_dict, to_dict
+from divid.diffusion.noise import SamplingNoise, training_noise, training_timesteps
+from divid.diffusion.objective import (
+    channel_divergence,
+    channel_profile,
+    channel_variance,
+    orthogonality_loss,
+    simple_loss,
+)
+from divid.diffusion.sampling import sample_frames
+from divid.diffusion.schedule import add_noise, alphas_cumprod, prediction_target
+from divid.errors import ConfigError
+from divid.models.denoiser import Denoiser
+from divid.models.frame_encoder import FrameEncoder
+from divid.models.sequence_encoder import SequenceEncoder, TokenDistributions
+from divid.randomness import Randomness
+from divid.types import Codes, FrameFeatures, SamplingCallback, Video
+
+
+class DividModel(ModelMixin, ConfigMixin):
+    """Disentangled Video Diffusion; meets `divid.types.Disentangler`.
+
+    Args:
+        options: The model's config, or the same as nested dicts (as `config.json` stores it).
+
+    Raises:
+        ConfigError: An option is unknown, outside its range, or does not fit another.
+
+    Source:
+        Paper section 3; `docs/method.md` says where each equation is.
+    """
+
+    config_name = "config.json"
+
+    def __init__(self, options: ModelConfig | dict[str, Any]) -> None:
+        super().__init__()
+        config = options if isinstance(options, ModelConfig) else from_dict(ModelConfig, options)
+        self.options = config.resolve()
+        self.register_to_config(options=to_dict(self.options))
+        tokens, diffusion = self.options.tokens, self.options.diffusion
+        assert self.options.image_size and diffusion.schedule and tokens.static_dim and tokens.dynamic_dim
+        self.frame_encoder = FrameEncoder(self.options.encoder, self.options.image_size, self.options.channels)
+        self.sequence_encoder = SequenceEncoder(
+            self.options.encoder,
+            tokens,
+            self.frame_encoder.num_features,
+            has_variances=self.options.bottleneck.kind == "channel",
+        )
+        self.denoiser = Denoiser(self.options.denoiser, tokens, self.options.image_size, self.options.channels)
+        self.has_empty_tokens = bool(tokens.static_dropout or tokens.dynamic_dropout)
+        if self.has_empty_tokens:
+            self.empty_static = nn.Parameter(torch.zeros(tokens.static_dim))
+            self.empty_dynamic = nn.Parameter(torch.zeros(tokens.dynamic_dim))
+        abar = alphas_cumprod(diffusion.schedule, diffusion.num_train_timesteps)
+        self.register_buffer("abar", abar.float(), persistent=False)
+        self._train_denoiser: Any = self.denoiser.forward
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the frames."""
+        assert self.options.image_size
+        return self.options.channels, self.options.image_size, self.options.image_size
+
+    def compile_networks(self) -> None:
+        """Compile the training pass of encoder and denoiser with torch.compile; results stay within float tolerance."""
+        self._train_denoiser = torch.compile(self.denoiser)
+
+    def frame_features(self, video: Video) -> FrameFeatures:
+        """Encode every frame by itself: h_f, flattened."""
+        self._check_video(video)
+        return self.frame_encoder(video.flatten(0, 1)).unflatten(0, video.shape[:2])
+
+    def codes_from_features(self, features: FrameFeatures, reference: FrameFeatures | None = None) -> Codes:
+        """Turn frame features into codes; see `Disentangler.codes_from_features`."""
+        if reference is None:
+            return self._tokens(features).codes
+        codes = self._tokens(torch.cat([reference, features], dim=1)).codes
+        return Codes(codes.static, codes.dynamic[:, 1:])
+
+    def encode(self, video: Video) -> Codes:
+        """Split clips into codes (means, where the explicit bottleneck is on)."""
+        return self.codes_from_features(self.frame_features(video))
+
+    @torch.no_grad()
+    def decode(
+        self,
+        codes: Codes,
+        *,
+        seeds: Sequence[int],
+        sampling: SamplingConfig | None = None,
+        first_frame: int = 0,
+        callback: SamplingCallback | None = None,
+    ) -> Video:
+        """Sample video from codes; see `Disentangler.decode`.
+
+        Raises:
+            ConfigError: Guidance is asked of a model that was trained without token dropout, or seeds and clips differ in number.
+        """
+        sampling = (sampling or SamplingConfig()).validate()
+        if len(seeds) != len(codes.static):
+            raise ConfigError(f"decode got {len(seeds)} seeds for {len(codes.static)} clips, give one a clip")
+        if (sampling.static_guidance, sampling.dynamic_guidance) != (1, 1) and not self.has_empty_tokens:
+            raise ConfigError(
+                "this model was trained without token dropout and cannot be guided: leave both guidance scales at 1"
+            )
+        device = self.abar.device
+        frames_at_once = max(1, sampling.chunk_frames // len(seeds))
+        chunks = []
+        for start in range(0, codes.num_frames, frames_at_once):
+            dynamic = codes.dynamic[:, start : start + frames_at_once].to(device)
+            count = dynamic.shape[1]
+            static = codes.static.to(device)[:, None].expand(-1, count, -1).flatten(0, 1)
+            noise = SamplingNoise(
+                seeds,
+                count,
+                self.frame_shape,
+                is_shared=self.options.diffusion.shared_sampling,
+                first_frame=first_frame + start,
+            )
+            frames = sample_frames(
+                partial(self._guided, static=static, dynamic=dynamic.flatten(0, 1), sampling=sampling),
+                noise,
+                self.options.diffusion,
+                sampling,
+                device=device,
+                callback=callback,
+            )
+            chunks.append(frames.unflatten(0, (len(seeds), count)))
+        return torch.cat(chunks, dim=1)
+
+    def losses(self, video: Video, randomness: Randomness, num_denoised_frames: int = 0) -> dict[str, Tensor]:
+        """Give the terms of eq. (5): `simple`, `orthogonality`, with the explicit bottleneck `bottleneck`, and `total`.
+
+        Args:
+            video: The batch's clips.
+            randomness: The step's noise, time steps, dropout and frame choice.
+            num_denoised_frames: Frames of each clip, picked at random, that the denoiser is trained on; the encoder sees all.
+                0: all. Frames are denoised alone, so the expected gradient is the same and a step costs less.
+
+        Raises:
+            ConfigError: The video has another size or number of channels than the model.
+        """
+        distributions = self._tokens(self.frame_features(video), self._static_choice(video, randomness))
+        codes = distributions.codes
+        picked = self._pick_frames(video, randomness, num_denoised_frames)
+        x_0 = _take_frames(video, picked)
+        dynamic = _take_frames(codes.dynamic, picked)
+        batch, count = picked.shape
+        diffusion = self.options.diffusion
+        assert diffusion.shared_training is not None and diffusion.prediction_type
+        shared = diffusion.shared_training
+        t = training_timesteps(randomness, count, diffusion.num_train_timesteps, is_shared=shared, device=video.device)
+        noise = training_noise(randomness, count, self.frame_shape, is_shared=shared, device=video.device)
+        static = codes.static[:, None].expand(-1, count, -1)
+        terms: dict[str, Tensor] = {}
+        if self.options.bottleneck.kind == "channel":
+            static, dynamic, terms["bottleneck"] = self._through_channel(distributions, picked, t, randomness)
+        static, dynamic = self._drop_tokens(static, dynamic, randomness)
+        abar_t = self.abar[t][..., None, None, None]
+        target = prediction_target(x_0, noise, abar_t, diffusion.prediction_type)
+        x_t = add_noise(x_0, noise, abar_t)
+        prediction = self._train_denoiser(x_t.flatten(0, 1), t.flatten(), static.flatten(0, 1), dynamic.flatten(0, 1))
+        terms["simple"] = simple_loss(prediction.unflatten(0, (batch, count)), target)
+        terms["orthogonality"] = orthogonality_loss(codes.static.float(), codes.dynamic.float())
+        total = terms["simple"] + self.options.tokens.orthogonality_weight * terms["orthogonality"]
+        if "bottleneck" in terms:
+            total = total + self.options.bottleneck.beta * terms["bottleneck"]
+        return {"total": total, **terms}
+
+    def predict(self, x_t: Tensor, t: Tensor, static: Tensor, dynamic: Tensor) -> Tensor:
+        """Give the denoiser's prediction; arguments as for `Denoiser.forward`."""
+        return self.denoiser(x_t, t, static, dynamic)
+
+    def _tokens(self, features: FrameFeatures, static_choice: Tensor | None = None) -> TokenDistributions:
+        reference = features[:, :1]
+        if self.options.tokens.static_source == "whole":
+            static_features = features.mean(1)
+        elif static_choice is not None:
+            static_features = features[torch.arange(len(features), device=features.device), static_choice]
+        else:
+            static_features = reference[:, 0]
+        return self.sequence_encoder(features, reference, static_features)
+
+    def _static_choice(self, video: Video, randomness: Randomness) -> Tensor | None:
+        if self.options.tokens.static_source != "random":
+            return None
+        return (randomness.uniform("static frame") * video.shape[1]).long().to(video.device)
+
+    def _pick_frames(self, video: Video, randomness: Randomness, count: int) -> Tensor:
+        num_frames = video.shape[1]
+        if not 0 < count < num_frames:
+            return torch.arange(num_frames, device=video.device).expand(len(video), -1)
+        order = randomness.uniform("denoised frames", (num_frames,)).argsort(dim=1)
+        return order[:, :count].to(video.device)
+
+    def _drop_tokens(self, static: Tensor, dynamic: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor]:
+        if not self.has_empty_tokens:
+            return static, dynamic
+        tokens = self.options.tokens
+        assert tokens.static_dropout is not None and tokens.dynamic_dropout is not None
+        drop = randomness.uniform("token dropout", (2,)).to(static.device)[:, :, None, None]
+        static = torch.where(drop[:, 0] < tokens.static_dropout, self.empty_static, static)
+        return static, torch.where(drop[:, 1] < tokens.dynamic_dropout, self.empty_dynamic, dynamic)
+
+    def _through_channel(
+        self, tokens: TokenDistributions, picked: Tensor, t: Tensor, randomness: Randomness
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        config = self.options.bottleneck
+        progress = t / (self.options.diffusion.num_train_timesteps - 1)
+        weight = channel_profile(self.abar[t], config, progress)[..., None]
+        assert tokens.static_logvar is not None and tokens.dynamic_logvar is not None
+        count = picked.shape[1]
+        drawn, divergence = [], torch.zeros((), device=t.device)
+        for name, mean, logvar, kappa in (
+            ("static", tokens.codes.static[:, None], tokens.static_logvar[:, None], config.kappa_static),
+            (
+                "dynamic",
+                _take_frames(tokens.codes.dynamic, picked),
+                _take_frames(tokens.dynamic_logvar, picked),
+                config.kappa_dynamic,
+            ),
+        ):
+            mean, logvar = mean.expand(-1, count, -1), logvar.expand(-1, count, -1)
+            variance = channel_variance(logvar, kappa, weight)
+            divergence = divergence + channel_divergence(mean, variance, kappa, weight)
+            eta = randomness.normal(f"{name} channel", mean.shape[1:], mean.device)
+            drawn.append(mean + variance.sqrt() * eta)
+        return drawn[0], drawn[1], divergence
+
+    def _guided(self, x_t: Tensor, t: int, static: Tensor, dynamic: Tensor, sampling: SamplingConfig) -> Tensor:
+        """Predict with a scale for each token: e(0,0) + w_s (e(s,0) - e(0,0)) + w_d (e(s,d) - e(s,0))."""
+        steps = torch.full((len(x_t),), t, device=x_t.device)
+        full = self.denoiser(x_t, steps, static, dynamic)
+        w_s, w_d = sampling.static_guidance, sampling.dynamic_guidance
+        if (w_s, w_d) == (1, 1):
+            return full
+        no_motion = self.empty_dynamic.expand_as(dynamic)
+        only_static = self.denoiser(x_t, steps, static, no_motion)
+        if w_s == 1:
+            return only_static + w_d * (full - only_static)
+        nothing = self.denoiser(x_t, steps, self.empty_static.expand_as(static), no_motion)
+        return nothing + w_s * (only_static - nothing) + w_d * (full - only_static)
+
+    def _check_video(self, video: Tensor) -> None:
+        if tuple(video.shape[2:]) != self.frame_shape:
+            raise ConfigError(
+                f"the model takes frames of (C, H, W) = {self.frame_shape}, got {tuple(video.shape[2:])}: "
+                "prepare the data at that size, or set model.image_size and model.channels"
+            )
+
+
+def _take_frames(values: Tensor, picked: Tensor) -> Tensor:
+    clips = torch.arange(len(values), device=values.device)[:, None]
+    return values[clips, picked]

@@ -1,0 +1,104 @@
+"""From frame features to tokens: the residual, the static MLP and the dynamic LSTM with attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from divid.config import EncoderConfig, TokenConfig
+from divid.types import Codes, DynamicTokens, FrameFeatures, StaticToken
+
+
+def residual_features(
+    features: Float[Tensor, "batch frames dim"], reference: Float[Tensor, "batch 1 dim"]
+) -> Float[Tensor, "batch frames dim"]:
+    """Subtract the reference frame's features from every frame's: r_f = h_f - h_1.
+
+    The additive part that all frames share with the reference is gone before motion is encoded, so the dynamic tokens cannot
+    simply carry it. What moves still shows the person wherever it moves.
+
+    Args:
+        features: h of every frame.
+        reference: h_1, as a rule the first frame's own, whose residual is then 0.
+
+    Source:
+        Paper section 3.2, "Architectural Bias". Differs: the first frame keeps its place, with r_1 = 0.
+    """
+    return features - reference
+
+
+@dataclass(frozen=True)
+class TokenDistributions:
+    """Tokens as Gaussians, which the explicit bottleneck needs; without it both variances are `None`.
+
+    Args:
+        codes: The means.
+        static_logvar: log variance of s.
+        dynamic_logvar: log variance of d.
+    """
+
+    codes: Codes
+    static_logvar: StaticToken | None = None
+    dynamic_logvar: DynamicTokens | None = None
+
+
+class SequenceEncoder(nn.Module):
+    """Turn the frames' features into one static token and one dynamic token a frame.
+
+    Args:
+        config: Widths, resolved.
+        tokens: Token widths and the residual switch, resolved.
+        num_features: Length of a frame's feature vector.
+        has_variances: Give log variances too.
+
+    Source:
+        Paper section 4.1, "Static Encoder" and "Dynamic Encoder".
+    """
+
+    def __init__(self, config: EncoderConfig, tokens: TokenConfig, num_features: int, *, has_variances: bool = False) -> None:
+        super().__init__()
+        assert config.static_hidden and tokens.static_dim and tokens.dynamic_dim
+        self.use_residual, self.has_variances = tokens.use_residual, has_variances
+        heads = 2 if has_variances else 1
+        self.static_mlp = nn.Sequential(
+            nn.Linear(num_features, config.static_hidden),
+            nn.ReLU(),
+            nn.Linear(config.static_hidden, config.static_hidden),
+            nn.ReLU(),
+            nn.Linear(config.static_hidden, heads * tokens.static_dim),
+        )
+        width = 2 * config.lstm_hidden
+        self.lstm = nn.LSTM(num_features, config.lstm_hidden, batch_first=True, bidirectional=True)
+        self.attention = nn.MultiheadAttention(width, config.attention_heads, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+        self.dynamic_head = nn.Linear(width, heads * tokens.dynamic_dim)
+
+    def forward(
+        self,
+        features: FrameFeatures,
+        reference: Float[Tensor, "batch 1 dim"],
+        static_features: Float[Tensor, "batch dim"],
+    ) -> TokenDistributions:
+        """Give the tokens of the frames.
+
+        Args:
+            features: h of the frames, in order.
+            reference: h of the frame that is subtracted.
+            static_features: h that the static token sees.
+        """
+        static = self.static_mlp(static_features)
+        motion = residual_features(features, reference) if self.use_residual else features
+        hidden, _ = self.lstm(motion)
+        attended, _ = self.attention(hidden, hidden, hidden, need_weights=False)
+        dynamic = self.dynamic_head(self.norm(hidden + attended))
+        if not self.has_variances:
+            return TokenDistributions(Codes(static, dynamic))
+        static_mean, static_logvar = static.chunk(2, dim=-1)
+        dynamic_mean, dynamic_logvar = dynamic.chunk(2, dim=-1)
+        limits = (-12.0, 6.0)
+        return TokenDistributions(
+            Codes(static_mean, dynamic_mean), torch.clamp(static_logvar, *limits), torch.clamp(dynamic_logvar, *limits)
+        )

@@ -1,0 +1,244 @@
+"""What a run will cost, and the choices that a timed step settles: precision and compilation."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from divid.config import Precision, Recipe
+from divid.data.module import ClipBatch
+from divid.errors import ConfigError
+from divid.recipes import dump_recipe
+from divid.training.module import training_losses
+
+logger = logging.getLogger("divid")
+
+BYTES_A_WEIGHT = 5 * 4
+"""Weight, gradient, two moments of AdamW and the average, each in float32."""
+MIN_STEPS_TO_COMPILE = 1000
+"""Compiling takes a minute or more; shorter runs do not earn it back."""
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What a run takes.
+
+    Args:
+        parameters: Number of weights of each part of the model.
+        encoder_flops: Floating point operations to encode one frame.
+        decoder_flops: The same to denoise one frame once, in training's forward pass.
+        memory_bytes: Weights, optimiser, and what a step keeps for the backward pass.
+        seconds_per_step: Measured.
+        num_steps: Steps in all.
+    """
+
+    parameters: dict[str, int]
+    encoder_flops: float
+    decoder_flops: float
+    memory_bytes: float
+    seconds_per_step: float
+    num_steps: int
+
+    def describe(self) -> str:
+        """Give the numbers in lines for a person."""
+        parts = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in self.parameters.items() if count)
+        minutes = self.seconds_per_step * self.num_steps / 60
+        encoder, decoder = self.encoder_flops / 1e9, self.decoder_flops / 1e9
+        step = f"{self.num_steps} steps of {self.seconds_per_step:.3f} s"
+        lines = (
+            f"parameters    {sum(self.parameters.values()) / 1e6:.2f} M ({parts})",
+            f"forward pass  {encoder:.2f} GFLOP a frame encoded, {decoder:.2f} GFLOP a frame denoised",
+            f"memory        about {self.memory_bytes / 2**30:.2f} GiB, besides the clips",
+            f"time          about {minutes:.1f} min for {step}, besides validation",
+        )
+        return "\n".join(lines)
+
+
+def timed_step(model: nn.Module, batch: ClipBatch, recipe: Recipe, precision: str) -> float:
+    """Give the seconds that one training step takes; the weights stay as they are.
+
+    Args:
+        model: On the batch's device.
+        batch: A real one.
+        recipe: Resolved.
+        precision: `fp32` or `bf16`.
+    """
+    _synchronise(batch.video)
+    start = time.perf_counter()
+    with autocast(batch.video.device.type, precision):
+        total = training_losses(model, batch, recipe)["total"]
+    total.backward()
+    _synchronise(batch.video)
+    seconds = time.perf_counter() - start
+    model.zero_grad(set_to_none=True)
+    return seconds
+
+
+def autocast(device: str, precision: str) -> contextlib.AbstractContextManager:
+    """Give the context in which a step of that precision runs.
+
+    Args:
+        device: `cpu` or `cuda`.
+        precision: `fp32` or `bf16`.
+    """
+    return torch.autocast(device, dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+def choose_precision(model: nn.Module, batch: ClipBatch, recipe: Recipe, world_size: int = 1) -> Precision:
+    """Settle `training.precision=auto`.
+
+    Args:
+        model: On the batch's device.
+        batch: A real one.
+        recipe: Resolved.
+        world_size: Number of processes; they must agree, so with several nothing is timed.
+
+    Returns:
+        `bf16` or `fp32`.
+    """
+    if recipe.training.precision != "auto":
+        return recipe.training.precision
+    chosen: Precision
+    if batch.video.device.type == "cuda":
+        chosen = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        logger.info("precision: %s, as this GPU %s it", chosen, "has" if chosen == "bf16" else "has no bf16 and needs")
+        return chosen
+    if world_size > 1:
+        logger.info("precision: fp32, since several processes on a CPU take no timed steps")
+        return "fp32"
+    fp32, bf16 = (quickest_step(model, batch, recipe, precision) for precision in ("fp32", "bf16"))
+    chosen = "bf16" if bf16 < fp32 else "fp32"
+    logger.info("precision: %s, as a step takes %.3f s in fp32 and %.3f s in bf16", chosen, fp32, bf16)
+    return chosen
+
+
+def quickest_step(model: nn.Module, batch: ClipBatch, recipe: Recipe, precision: str) -> float:
+    """Give the shorter of two timed steps, after one that warms up.
+
+    Args:
+        model: On the batch's device.
+        batch: A real one.
+        recipe: Resolved.
+        precision: `fp32` or `bf16`.
+    """
+    timed_step(model, batch, recipe, precision)
+    return min(timed_step(model, batch, recipe, precision) for _ in range(2))
+
+
+def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe) -> None:
+    """Compile the model's networks as `training.compile` says, and try one step.
+
+    Args:
+        model: On the batch's device; one without `compile_networks` stays as it is.
+        batch: A real one.
+        recipe: Resolved, with its precision settled.
+
+    Raises:
+        ConfigError: `on` was asked for and it does not work here.
+    """
+    wish, device = recipe.training.compile, batch.video.device.type
+    if wish == "off" or not hasattr(model, "compile_networks"):
+        return
+    if wish == "auto" and recipe.training.num_steps < MIN_STEPS_TO_COMPILE:
+        logger.info("not compiled: under %d steps it does not pay", MIN_STEPS_TO_COMPILE)
+        return
+    if device == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        _refuse_or_log(wish, "there is no C++ compiler (g++ or clang++)")
+        return
+    eager = {name: value for name, value in vars(model).items() if callable(value)}
+    parts, names = set(model._modules), set(model.state_dict())
+    try:
+        logger.info("compiling the networks, which takes a minute or more")
+        model.compile_networks()
+        if set(model.state_dict()) != names:
+            raise RuntimeError("compile_networks of this method renames its weights, so no checkpoint would fit")
+        timed_step(model, batch, recipe, recipe.training.precision)
+    except Exception as error:  # the compiler raises errors of many kinds
+        for module in model.modules():
+            module._compiled_call_impl = None
+        for name in set(model._modules) - parts:
+            del model._modules[name]
+        vars(model).update(eager)
+        model.zero_grad(set_to_none=True)
+        _refuse_or_log(wish, (str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def estimate_cost(model: nn.Module, batch: ClipBatch, recipe: Recipe) -> RunCost:
+    """Measure what a run costs, by one clip's operations and a timed step.
+
+    Args:
+        model: On the batch's device.
+        batch: A real one.
+        recipe: Resolved, with its precision settled.
+    """
+    one = ClipBatch(batch.video[:1], batch.slots[:1], batch.indices[:1], batch.step)
+    num_frames = one.video.shape[1]
+    num_denoised = min(recipe.training.frames_per_clip or num_frames, num_frames)
+    encoder = _count_flops(lambda: model.encode(one.video))  # type: ignore[operator]
+    everything = _count_flops(lambda: training_losses(model, one, recipe))
+    parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    parameters["other"] = sum(p.numel() for p in model.parameters()) - sum(parameters.values())
+    kept = _bytes_kept_for_backward(model, batch, recipe)
+    return RunCost(
+        parameters=parameters,
+        encoder_flops=encoder / num_frames,
+        decoder_flops=max(0.0, everything - encoder) / num_denoised,
+        memory_bytes=sum(parameters.values()) * BYTES_A_WEIGHT + kept,
+        seconds_per_step=quickest_step(model, batch, recipe, recipe.training.precision),
+        num_steps=recipe.training.num_steps,
+    )
+
+
+def describe_plan(model: nn.Module, batch: ClipBatch, recipe: Recipe) -> str:
+    """Give what `--dry-run` prints: the resolved recipe and the cost.
+
+    Args:
+        model: On the batch's device.
+        batch: A real one.
+        recipe: Resolved, with its precision settled.
+    """
+    return f"{dump_recipe(recipe)}\n{estimate_cost(model, batch, recipe).describe()}"
+
+
+def _count_flops(function: Any) -> float:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        function()
+    return float(counter.get_total_flops())
+
+
+def _bytes_kept_for_backward(model: nn.Module, batch: ClipBatch, recipe: Recipe) -> int:
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        autocast(batch.video.device.type, recipe.training.precision),
+    ):
+        total = training_losses(model, batch, recipe)["total"]
+    num_bytes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del total
+    return num_bytes
+
+
+def _refuse_or_log(wish: str, reason: str) -> None:
+    if wish == "on":
+        raise ConfigError(f"training.compile=on does not work here, {reason}: set training.compile=auto or off")
+    logger.info("not compiled: %s", reason)
+
+
+def _synchronise(tensor: Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)

@@ -1,0 +1,52 @@
+"""A model folder and clips for the commands' tests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from divid.config import DenoiserConfig, EncoderConfig, ModelConfig, SamplingConfig, TokenConfig
+from divid.export import save_model
+from divid.models.divid import DividModel
+from divid.video import write_video
+
+
+@pytest.fixture(autouse=True)
+def logger_as_before() -> Iterator[None]:
+    """Undo what a command does to the package's logger, so that other tests can listen to it."""
+    logger = logging.getLogger("divid")
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny untrained model, saved."""
+    config = ModelConfig(
+        image_size=16,
+        frames_per_sequence=5,
+        encoder=EncoderConfig(base_channels=8, multipliers=(1, 2), static_hidden=16, lstm_hidden=16, attention_heads=2),
+        tokens=TokenConfig(static_dim=16, dynamic_dim=8),
+        denoiser=DenoiserConfig(channels=(8, 16), attention_levels=(1,), attention_heads=2, attention_width=16, norm_groups=8),
+    )
+    folder = tmp_path_factory.mktemp("models") / "model"
+    save_model(DividModel(config), SamplingConfig(num_inference_steps=2), folder, {"title": "Tiny"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a.mp4 (8 frames) and b.mp4 (12 frames)."""
+    folder = tmp_path_factory.mktemp("clips")
+    generator = np.random.default_rng(0)
+    for name, num_frames in (("a", 8), ("b", 12)):
+        start = generator.integers(0, 255, (1, 24, 24, 3))
+        ramp = np.arange(num_frames)[:, None, None, None] * 5
+        write_video(folder / f"{name}.mp4", ((start + ramp) % 256).astype(np.uint8), 12.0)
+    return folder

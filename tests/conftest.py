@@ -1,0 +1,61 @@
+"""What every test has: checked types, fixed seeds, no network, no window.
+
+Shapes and types in the signatures of `divid` are checked at every call while tests run; outside of tests they cost nothing.
+`DIVID_TYPECHECK=0` switches that off, which tests of `torch.compile` need.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+if os.environ.get("DIVID_TYPECHECK", "1") != "0":
+    # Before the first import of divid: the hook rewrites modules as they are loaded.
+    from jaxtyping import install_import_hook
+
+    install_import_hook("divid", "checked_types.checked")
+
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` where there is none."""
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Seed the global generators, which nothing in divid should draw from."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the working tree."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder with real recordings (utd-mhad, weizmann, sprites, faces94), named by DIVID_DATA."""
+    folder = os.environ.get("DIVID_DATA")
+    if not folder:
+        pytest.skip("real recordings: set DIVID_DATA to the folder that holds utd-mhad, weizmann, sprites and faces94")
+    return Path(folder)

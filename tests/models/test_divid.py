@@ -1,0 +1,232 @@
+"""The model: shapes, every switch, gradients, and what a swap may depend on."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from divid.config import (
+    DenoiserConfig,
+    EncoderConfig,
+    ModelConfig,
+    SamplingConfig,
+    TokenConfig,
+)
+from divid.errors import ConfigError
+from divid.models.divid import DividModel
+from divid.models.sequence_encoder import residual_features
+from divid.randomness import Randomness
+from divid.types import Codes, Disentangler
+
+SMALL = ModelConfig(
+    preset="tiny",
+    image_size=16,
+    channels=1,
+    encoder=EncoderConfig(base_channels=8, static_hidden=16, lstm_hidden=16),
+    tokens=TokenConfig(static_dim=12, dynamic_dim=6),
+    denoiser=DenoiserConfig(channels=(16, 32), attention_levels=(1,), attention_width=16, norm_groups=8),
+)
+FAST = SamplingConfig(num_inference_steps=2)
+
+SWITCHES = {
+    "default": {},
+    "no residual": {"tokens": {"use_residual": False}},
+    "static from a random frame": {"tokens": {"static_source": "random"}},
+    "static from the whole clip": {"tokens": {"static_source": "whole"}},
+    "no token dropout": {"tokens": {"static_dropout": 0.0, "dynamic_dropout": 0.0}},
+    "equal widths": {"tokens": {"dynamic_dim": 12}},
+    "no orthogonality": {"tokens": {"orthogonality_weight": 0.0}},
+    "adagn": {"denoiser": {"conditioning": "adagn"}},
+    "space-to-depth": {"denoiser": {"patch_size": 2}, "encoder": {"patch_size": 2}},
+    "shared noise": {"diffusion": {"shared_training": True}},
+    "separate sampling noise": {"diffusion": {"shared_sampling": False}},
+    "epsilon, linear": {"diffusion": {"prediction_type": "epsilon", "schedule": "linear"}},
+    "channel": {"bottleneck": {"kind": "channel"}},
+    "channel, linear": {"bottleneck": {"kind": "channel", "profile": "linear"}},
+}
+
+
+def make_model(**groups):
+    torch.manual_seed(0)
+    changes = {name: dataclasses.replace(getattr(SMALL, name), **values) for name, values in groups.items()}
+    return DividModel(dataclasses.replace(SMALL, **changes))
+
+
+def video(clips=3, frames=5):
+    return torch.rand(clips, frames, 1, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def step(clips=3, number=0):
+    return Randomness(seed=0, step=number, slots=tuple(range(clips)), num_slots=clips)
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_every_switch_trains_and_samples(name):
+    model = make_model(**SWITCHES[name])
+    assert isinstance(model, Disentangler)
+    # Enough steps that each token is dropped at least once and kept at least once.
+    for number in range(12):
+        terms = model.losses(video(), step(number=number), num_denoised_frames=2)
+        assert all(value.ndim == 0 and value.isfinite() for value in terms.values())
+        terms["total"].backward()
+    unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert unused == []
+    codes = model.eval().encode(video())
+    assert codes.static.shape == (3, 12)
+    assert codes.dynamic.shape[:2] == (3, 5)
+    sample = model.decode(codes, seeds=[0, 1, 2], sampling=FAST)
+    assert sample.shape == (3, 5, 1, 16, 16)
+    assert sample.abs().max() <= 1
+
+
+def test_total_is_the_weighted_sum():
+    model = make_model(bottleneck={"kind": "channel", "beta": 0.3}, tokens={"orthogonality_weight": 0.2})
+    terms = model.losses(video(), step())
+    expected = terms["simple"] + 0.2 * terms["orthogonality"] + 0.3 * terms["bottleneck"]
+    torch.testing.assert_close(terms["total"], expected)
+
+
+def test_equal_randomness_gives_equal_loss_and_another_step_another():
+    model = make_model()
+    losses = [model.losses(video(), step(number=n))["total"].item() for n in (0, 0, 1)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_still_clip_has_the_same_motion_whatever_it_shows():
+    model = make_model().eval()
+    still = video(clips=2, frames=1).expand(-1, 5, -1, -1, -1)
+    codes = model.encode(still)
+    torch.testing.assert_close(codes.dynamic[0], codes.dynamic[1])
+    assert not torch.allclose(codes.static[0], codes.static[1])
+
+
+def test_without_the_residual_a_still_clip_shows_in_its_motion():
+    codes = make_model(tokens={"use_residual": False}).eval().encode(video(clips=2, frames=1).expand(-1, 5, -1, -1, -1))
+    assert not torch.allclose(codes.dynamic[0], codes.dynamic[1])
+
+
+def test_residual_of_the_reference_is_zero():
+    features = torch.rand(2, 4, 3)
+    residual = residual_features(features, features[:, :1])
+    assert (residual[:, 0] == 0).all()
+    torch.testing.assert_close(residual + features[:, :1], features)
+
+
+def test_static_token_sees_the_first_frame_only():
+    model = make_model().eval()
+    first = video()
+    other = torch.cat([first[:, :1], video(frames=9)[:, 5:]], dim=1)
+    torch.testing.assert_close(model.encode(first).static, model.encode(other).static)
+
+
+def test_the_dynamic_token_reaches_its_own_frame_only():
+    model = make_model().eval()
+    with torch.no_grad():  # an untrained output layer is near zero and would hide everything
+        for parameter in model.denoiser.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+        codes = model.encode(video())
+    changed = codes.dynamic.clone()
+    changed[:, 2] += 3
+    before, after = (
+        model.decode(Codes(codes.static, dynamic), seeds=[0, 1, 2], sampling=FAST) for dynamic in (codes.dynamic, changed)
+    )
+    same = [torch.allclose(before[:, f], after[:, f], atol=1e-5) for f in range(5)]
+    assert same == [True, True, False, True, True]
+
+
+def test_a_reference_takes_the_first_frames_part():
+    model = make_model().eval()
+    clip = video(frames=6)
+    whole = model.encode(clip)
+    features = model.frame_features(clip)
+    codes = model.codes_from_features(features[:, 1:], reference=features[:, :1])
+    torch.testing.assert_close(codes.static, whole.static)
+    torch.testing.assert_close(codes.dynamic, whole.dynamic[:, 1:])
+
+
+@pytest.mark.parametrize("shared_sampling", [True, False])
+def test_a_seed_means_one_sample_in_any_batch_and_any_chunk(shared_sampling):
+    model = make_model(diffusion={"shared_sampling": shared_sampling}).eval()
+    codes = model.encode(video())
+    sampling = SamplingConfig(solver="ddpm", num_inference_steps=3)
+    whole = model.decode(codes, seeds=[5, 6, 7], sampling=sampling)
+    alone = model.decode(Codes(codes.static[1:2], codes.dynamic[1:2]), seeds=[6], sampling=sampling)
+    torch.testing.assert_close(whole[1:2], alone, atol=1e-4, rtol=0)
+    chunked = model.decode(codes, seeds=[5, 6, 7], sampling=dataclasses.replace(sampling, chunk_frames=6))
+    torch.testing.assert_close(whole, chunked, atol=1e-4, rtol=0)
+    later = model.decode(Codes(codes.static, codes.dynamic[:, 3:]), seeds=[5, 6, 7], sampling=sampling, first_frame=3)
+    torch.testing.assert_close(whole[:, 3:], later, atol=1e-4, rtol=0)
+
+
+def test_guidance_has_a_scale_for_each_token():
+    model = make_model().eval()
+    with torch.no_grad():
+        for parameter in model.denoiser.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    codes = model.encode(video())
+    samples = {
+        scales: model.decode(
+            codes,
+            seeds=[0, 1, 2],
+            sampling=SamplingConfig(num_inference_steps=2, static_guidance=scales[0], dynamic_guidance=scales[1]),
+        )
+        for scales in ((1.0, 1.0), (3.0, 1.0), (1.0, 3.0), (0.0, 0.0))
+    }
+    plain = samples.pop((1.0, 1.0))
+    assert all(not torch.allclose(plain, sample) for sample in samples.values())
+    nothing = Codes(torch.zeros_like(codes.static), torch.zeros_like(codes.dynamic))  # empty tokens start at zero
+    torch.testing.assert_close(samples[0.0, 0.0], model.decode(nothing, seeds=[0, 1, 2], sampling=FAST), atol=1e-4, rtol=0)
+
+
+def test_guidance_needs_token_dropout():
+    model = make_model(tokens={"static_dropout": 0.0, "dynamic_dropout": 0.0}).eval()
+    with pytest.raises(ConfigError, match="token dropout"):
+        model.decode(model.encode(video()), seeds=[0, 1, 2], sampling=SamplingConfig(static_guidance=2.0))
+
+
+def test_frames_of_another_size_are_refused_with_both_sizes():
+    with pytest.raises(ConfigError, match=r"\(1, 16, 16\).*\(1, 8, 8\)"):
+        make_model().encode(torch.zeros(1, 2, 1, 8, 8))
+
+
+def test_shared_and_separate_noise_have_equal_mean_gradients():
+    """Frames are denoised alone, so sharing noise changes the variance of the gradient and not its mean."""
+    clip = video(clips=4, frames=3)
+    means, variances = {}, {}
+    for shared in (True, False):
+        model = make_model(diffusion={"shared_training": shared}, tokens={"static_dropout": 0.0, "dynamic_dropout": 0.0})
+        weight = model.denoiser.unet.conv_out.weight
+        gradients = torch.stack(
+            [torch.autograd.grad(model.losses(clip, step(4, n))["simple"], weight)[0].flatten() for n in range(150)]
+        )
+        means[shared], variances[shared] = gradients.mean(0), gradients.var(0)
+    error = ((variances[True] + variances[False]) / 150).sqrt()
+    z = (means[True] - means[False]) / error
+    assert z.square().mean() < 1.6
+    assert variances[True].sum() > 1.3 * variances[False].sum()
+
+
+@pytest.mark.parametrize(("preset", "millions", "gflop"), [("tiny", 2.9, 0.8), ("small", 9.4, 5.2)])
+def test_presets_have_the_sizes_of_the_design(preset, millions, gflop):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = DividModel(ModelConfig(preset=preset))
+    assert sum(p.numel() for p in model.denoiser.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
+    tokens = model.options.tokens
+    size = model.options.image_size
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.predict(
+            torch.zeros(1, 3, size, size),
+            torch.zeros(1, dtype=torch.long),
+            torch.zeros(1, tokens.static_dim),
+            torch.zeros(1, tokens.dynamic_dim),
+        )
+    assert counter.get_total_flops() / 1e9 == pytest.approx(gflop, rel=0.05)
+
+
+def test_the_paper_preset_is_the_papers():
+    options = ModelConfig(preset="paper").resolve()
+    assert options.denoiser.channels == (128, 256, 384, 512)
+    assert (options.tokens.static_dim, options.tokens.dynamic_dim) == (256, 256)
+    assert (options.diffusion.prediction_type, options.diffusion.schedule) == ("epsilon", "linear")
+    assert options.diffusion.shared_training is True

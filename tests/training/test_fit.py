@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TinyClips, TinyMethod, tiny_recipe
+
+from divid.config import Recipe
+from divid.errors import ConfigError, DatasetError, OutputError, TrainingError
+from divid.recipes import load_recipe
+from divid.training import fit as fit_module
+from divid.training.checkpoints import LAST, PREVIOUS, read_checkpoint
+from divid.training.fit import choose_device, open_splits, plan, train
+from divid.training.metrics import read_metrics
+
+
+def test_a_run_folder_holds_all_that_is_promised(fit, data):
+    run = fit()
+    recipe = load_recipe(run / "recipe.yaml")
+    assert recipe == recipe.resolve()
+    assert recipe.model.max_frame_spacing == 3
+    info = json.loads((run / "run.json").read_text())
+    assert {"git_commit", "seed", "device", "versions", "data"} <= info.keys()
+    assert info["data"][0]["path"] == str(data)
+    assert {path.name for path in (run / "samples").iterdir()} == {
+        "step_000005.png", "step_000010.png", "step_000012.png", "loss.png",
+    }  # fmt: skip
+    assert any((run / "tensorboard").iterdir())
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {LAST}
+    rows = read_metrics(run / "metrics.csv")
+    assert [row["step"] for row in rows if "train/total" in row] == list(range(1, 13))
+    assert [row["step"] for row in rows if "validation/psnr" in row] == [5, 10, 12]
+    assert {"train/simple", "train/orthogonality", "train/gradient_norm", "train/learning_rate"} <= rows[0].keys()
+    assert {"speed/clips_per_second", "speed/frames_per_second"} <= rows[0].keys()
+
+
+def test_training_lowers_the_loss(fit):
+    rows = read_metrics(fit(num_steps=60, validate_every_steps=0) / "metrics.csv")
+    losses = [row["train/simple"] for row in rows if "train/simple" in row]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_the_exported_model_has_the_averaged_weights(fit):
+    run = fit()
+    checkpoint = read_checkpoint(run / "checkpoints" / LAST)
+    exported = TinyMethod.from_pretrained(run / "model" / "model").state_dict()
+    for name, value in exported.items():
+        assert torch.equal(value, checkpoint["state_dict"][f"model.{name}"])
+        assert not torch.equal(value, checkpoint["current_model_state"][f"model.{name}"])
+
+
+def test_the_average_follows_its_formula(fit):
+    """With one more step at a time the average can be made again from the raw weights."""
+    average = None
+    for step in range(1, 5):
+        run = fit(resume=step > 1, num_steps=step, learning_rate_schedule="constant")
+        checkpoint = read_checkpoint(run / "checkpoints" / LAST)
+        raw = checkpoint["current_model_state"]["model.encoder.weight"]
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = raw if average is None else decay * average + (1 - decay) * raw
+        assert torch.allclose(checkpoint["state_dict"]["model.encoder.weight"], average, atol=1e-6)
+
+
+def test_resumed_equals_unbroken(fit):
+    whole = fit("whole", learning_rate_schedule="constant", num_steps=11, validate_every_steps=4)
+    for steps in (4, 7, 11):
+        parts = fit("parts", resume=steps > 4, learning_rate_schedule="constant", num_steps=steps, validate_every_steps=4)
+    assert_same_run(parts, whole)
+
+
+def assert_same_run(one, other):
+    def losses(run):
+        rows = [
+            {key: value for key, value in row.items() if not key.startswith("speed/")}
+            for row in read_metrics(run / "metrics.csv")
+        ]
+        return [row for row in rows if "train/total" in row]
+
+    assert losses(one) == losses(other)
+    first, second = (read_checkpoint(run / "checkpoints" / LAST) for run in (one, other))
+    for key in ("state_dict", "current_model_state"):
+        assert all(torch.equal(value, second[key][name]) for name, value in first[key].items())
+
+
+def test_resuming_a_finished_run_only_exports_again(fit):
+    run = fit()
+    before = (run / "checkpoints" / LAST).read_bytes()
+    weights = {name: value.clone() for name, value in TinyMethod.from_pretrained(run / "model" / "model").state_dict().items()}
+    fit(resume=True)
+    assert (run / "checkpoints" / LAST).read_bytes() == before
+    after = TinyMethod.from_pretrained(run / "model" / "model").state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in weights.items())
+
+
+def test_time_limit_stops_validates_and_exports(fit):
+    run = fit(max_minutes=1e-6)
+    rows = read_metrics(run / "metrics.csv")
+    assert [row["step"] for row in rows if "validation/total" in row] == [1]
+    assert (run / "model").is_dir()
+    fit(resume=True, max_minutes=0.0)
+    assert read_checkpoint(run / "checkpoints" / LAST)["global_step"] == 12
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(fit, caplog):
+    whole = fit("whole", checkpoint_minutes=0.0)
+    run = fit(checkpoint_minutes=0.0)
+    assert read_checkpoint(run / "checkpoints" / PREVIOUS)["global_step"] == 11
+    last = run / "checkpoints" / LAST
+    last.write_bytes(last.read_bytes()[:1000])
+    with caplog.at_level(logging.WARNING, logger="divid"):
+        fit(resume=True, checkpoint_minutes=0.0)
+    assert "going on from previous.ckpt" in caplog.text
+    assert_same_run(run, whole)
+
+
+def test_nan_loss_stops_at_once_and_keeps_the_last_good_checkpoint(fit, monkeypatch, tmp_path):
+    poison_from_step(monkeypatch, 6, lambda total, weight: total * float("nan"))
+    assert_stops_in_step_7(fit, tmp_path)
+
+
+def test_nan_gradient_stops_at_once_though_the_loss_is_fine(fit, monkeypatch, tmp_path):
+    poison_from_step(monkeypatch, 6, lambda total, weight: total + (weight - weight.detach()).abs().sqrt().sum())
+    assert_stops_in_step_7(fit, tmp_path)
+
+
+def poison_from_step(monkeypatch, step, poison):
+    good = TinyMethod.losses
+
+    def bad(self, video, randomness, num_denoised_frames=0):
+        terms = good(self, video, randomness)
+        return terms | {"total": poison(terms["total"], self.encoder.weight)} if randomness.step >= step else terms
+
+    monkeypatch.setattr(TinyMethod, "losses", bad)
+
+
+def assert_stops_in_step_7(fit, tmp_path):
+    with pytest.raises(TrainingError, match="in step 7: the last good checkpoint is kept") as caught:
+        fit(checkpoint_minutes=0.0)
+    assert caught.value.exit_code == 2
+    checkpoint = read_checkpoint(tmp_path / "run" / "checkpoints" / LAST)
+    assert checkpoint["global_step"] == 6
+    assert all(value.isfinite().all() for value in checkpoint["current_model_state"].values())
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_bf16_and_varied_options_train(fit):
+    assert (fit(precision="bf16", gradient_clip=0.0, num_validation_clips=1) / "model").is_dir()
+
+
+def test_auto_precision_takes_the_quicker_and_says_so(fit, caplog):
+    with caplog.at_level(logging.INFO, logger="divid"):
+        run = fit(precision="auto", num_steps=2)
+    assert "precision: " in caplog.text
+    chosen = load_recipe(run / "recipe.yaml").training.precision
+    assert chosen in ("fp32", "bf16")
+    fit(resume=True, precision="auto", num_steps=3)
+    assert load_recipe(run / "recipe.yaml").training.precision == chosen
+
+
+def test_a_resumed_run_must_have_the_same_recipe_and_data(fit, data):
+    fit(num_steps=2)
+    with pytest.raises(ConfigError, match=r"training.learning_rate \(0.01 then, 0.5 now\)") as caught:
+        fit(resume=True, learning_rate=0.5, num_steps=4)
+    assert "num_steps" not in str(caught.value)
+    (data / "train.parquet").write_bytes(b"other")
+    with pytest.raises(ConfigError, match="the data are not those"):
+        fit(resume=True, num_steps=4)
+
+
+def test_bad_out_folders(fit, data, tmp_path):
+    with pytest.raises(TrainingError, match="no checkpoint"):
+        fit(resume=True)
+    with pytest.raises(OutputError, match="does not exist"):
+        fit("missing/run")
+    with pytest.raises(OutputError, match="data set itself"):
+        fit(data.name)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="is a file"):
+        fit("file")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="is not empty"):
+        fit("full")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+def test_bad_recipes_for_this_machine(data, tmp_path):
+    recipe = tiny_recipe()
+    with pytest.raises(ConfigError, match="did you mean 'tiny'"):
+        train(replace(recipe, method="tinny"), [data], tmp_path / "run")
+    with pytest.raises(ConfigError, match="multiple of the 3 processes"):
+        train(recipe, [data], tmp_path / "run", devices=3)
+    with pytest.raises(ConfigError, match="allowed: auto, cpu, cuda"):
+        choose_device("xyz")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="finds no GPU"):
+            choose_device("cuda")
+    assert not (tmp_path / "run").exists()
+
+
+def test_plan_names_parameters_flops_memory_and_time(data):
+    text = plan(tiny_recipe(), [data], device="cpu")
+    for word in ("learning_rate: 0.01", "parameters", "encoder", "decoder", "GFLOP a frame", "GiB", "min for 12 steps"):
+        assert word in text
+
+
+def test_a_set_without_held_out_clips_validates_on_training_clips(monkeypatch, caplog):
+    monkeypatch.setattr(fit_module, "ClipDataset", FakeDataset({"train": 3, "test": 0}))
+    with caplog.at_level(logging.WARNING, logger="divid"):
+        clips, held_out = open_splits([Path("data")], 8, 1)
+    assert len(clips) == len(held_out) == 3
+    assert "too good" in caplog.text
+
+
+def test_the_two_splits_are_kept_apart(monkeypatch):
+    monkeypatch.setattr(fit_module, "ClipDataset", FakeDataset({"train": 3, "test": 2}))
+    clips, held_out = open_splits([Path("data")], 8, 1)
+    assert (len(clips), len(held_out)) == (3, 2)
+
+
+def test_a_set_without_training_clips_is_an_error(monkeypatch):
+    monkeypatch.setattr(fit_module, "ClipDataset", FakeDataset({"train": 0, "test": 3}))
+    with pytest.raises(DatasetError, match="split train"):
+        open_splits([Path("data")], 8, 1)
+
+
+def test_data_that_divid_did_not_make_are_an_error(tmp_path):
+    (tmp_path / "other.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DatasetError):
+        train(Recipe(), [tmp_path], tmp_path / "run", device="cpu", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+class FakeDataset:
+    """Opens splits of given sizes, as `ClipDataset.open` does."""
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+
+    def open(self, paths, *, split=None, image_size=None, channels=None):
+        if not self.sizes[split]:
+            raise DatasetError(f"split {split} is empty")
+        return TinyClips(self.sizes[split])
+
+
+def test_recipe_default_method_is_known():
+    assert Recipe().method in fit_module.METHODS

@@ -1,0 +1,178 @@
+"""The smaller parts: rate, parameter groups, choices by a timed step, statistics."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import TinyClips, TinyMethod, tiny_recipe
+from torch import nn
+
+from divid.config import TrainingConfig
+from divid.data.module import ClipDataModule
+from divid.errors import ConfigError
+from divid.training import planning
+from divid.training.module import learning_rate, parameter_groups
+from divid.training.planning import choose_precision, compile_if_wanted, estimate_cost
+from divid.training.run_folder import fingerprint
+from divid.training.validation import held_out_loss, peak_signal_to_noise, token_statistics, video_to_frames
+from divid.types import Codes
+
+
+@pytest.fixture
+def case():
+    recipe = tiny_recipe().resolve()
+    data = ClipDataModule(TinyClips(), recipe.seed, recipe.training.batch_size, recipe.data)
+    return TinyMethod(recipe.model), data.first_batch("cpu"), recipe
+
+
+def with_training(recipe, **changes):
+    return replace(recipe, training=replace(recipe.training, **changes))
+
+
+def test_rate_warms_up_and_falls_to_0():
+    options = TrainingConfig(num_steps=100, warmup_steps=10, learning_rate=1.0)
+    assert learning_rate(0, options) == pytest.approx(0.1)
+    assert learning_rate(50, options) == pytest.approx(0.5)
+    assert learning_rate(100, options) == pytest.approx(0.0)
+    assert learning_rate(99, replace(options, learning_rate_schedule="constant")) == 1.0
+    assert learning_rate(0, replace(options, warmup_steps=0)) == 1.0
+    rates = [learning_rate(step, options) for step in range(10, 101)]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_norms_and_biases_do_not_decay():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Linear(4, 4))
+    decaying, still = parameter_groups(model, 0.3)
+    assert [p.ndim for p in decaying["params"]] == [4, 2]
+    assert decaying["weight_decay"] == 0.3
+    assert {p.ndim for p in still["params"]} == {1}
+    assert still["weight_decay"] == 0.0
+    assert len(parameter_groups(nn.LayerNorm(3), 0.3)) == 1
+
+
+def test_precision_is_the_quicker_one(case, monkeypatch, caplog):
+    model, batch, recipe = case
+    recipe = with_training(recipe, precision="auto")
+    for quick, slow in (("bf16", "fp32"), ("fp32", "bf16")):
+        monkeypatch.setattr(planning, "timed_step", lambda m, b, r, precision, slow=slow: 2.0 if precision == slow else 1.0)
+        with caplog.at_level(logging.INFO, logger="divid"):
+            assert choose_precision(model, batch, recipe) == quick
+        assert f"precision: {quick}, as a step takes" in caplog.text
+    assert choose_precision(model, batch, recipe, world_size=2) == "fp32"
+    assert choose_precision(model, batch, with_training(recipe, precision="bf16")) == "bf16"
+
+
+def test_a_timed_step_changes_nothing(case):
+    model, batch, recipe = case
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert planning.timed_step(model, batch, recipe, "bf16") > 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_cost_counts_what_one_can_count_by_hand(case):
+    model, batch, recipe = case
+    cost = estimate_cost(model, batch, recipe)
+    assert cost.parameters["encoder"] == 64 * 6 + 6
+    assert sum(cost.parameters.values()) == sum(p.numel() for p in model.parameters())
+    assert cost.encoder_flops == 2 * 64 * 6
+    frames = batch.video.shape[1]
+    assert cost.decoder_flops == pytest.approx(frames / 2 * 2 * ((12 + 64) * 24 + 24 * 64))
+    assert cost.memory_bytes > 20 * sum(cost.parameters.values())
+
+
+class Compiled(TinyMethod):
+    works = True
+
+    def compile_networks(self):
+        self.is_compiled = True
+        if not self.works:
+            raise RuntimeError("no such backend\nand a long trace")
+
+
+def test_compile_follows_the_wish(case, monkeypatch, caplog):
+    _, batch, recipe = case
+    monkeypatch.setattr(planning.shutil, "which", lambda name: "/usr/bin/g++")
+    for wish, num_steps, expected in (("on", 5, True), ("off", 5000, False), ("auto", 5, False), ("auto", 5000, True)):
+        model = Compiled(recipe.model)
+        compile_if_wanted(model, batch, with_training(recipe, compile=wish, num_steps=num_steps))
+        assert getattr(model, "is_compiled", False) is expected
+    compile_if_wanted(TinyMethod(recipe.model), batch, with_training(recipe, compile="on"))
+    monkeypatch.setattr(Compiled, "works", False)
+    with caplog.at_level(logging.INFO, logger="divid"):
+        compile_if_wanted(Compiled(recipe.model), batch, with_training(recipe, compile="auto", num_steps=5000))
+    assert "not compiled: no such backend" in caplog.text
+    with pytest.raises(ConfigError, match="no such backend"):
+        compile_if_wanted(Compiled(recipe.model), batch, with_training(recipe, compile="on"))
+
+
+def test_a_compiled_copy_among_the_weights_is_refused(case, monkeypatch, caplog):
+    _, batch, recipe = case
+    monkeypatch.setattr(planning.shutil, "which", lambda name: "/usr/bin/g++")
+    monkeypatch.setattr(Compiled, "compile_networks", lambda self: setattr(self, "again", nn.Sequential(self.encoder)))
+    model = Compiled(recipe.model)
+    names = set(model.state_dict())
+    with caplog.at_level(logging.INFO, logger="divid"):
+        compile_if_wanted(model, batch, with_training(recipe, compile="auto", num_steps=5000))
+    assert "renames its weights" in caplog.text
+    assert set(model.state_dict()) == names
+
+
+def test_without_a_compiler_training_goes_on(case, monkeypatch, caplog):
+    _, batch, recipe = case
+    monkeypatch.setattr(planning.shutil, "which", lambda name: None)
+    with caplog.at_level(logging.INFO, logger="divid"):
+        compile_if_wanted(Compiled(recipe.model), batch, with_training(recipe, compile="auto", num_steps=5000))
+    assert "no C++ compiler" in caplog.text
+    with pytest.raises(ConfigError, match=r"training\.compile=on"):
+        compile_if_wanted(Compiled(recipe.model), batch, with_training(recipe, compile="on"))
+
+
+def test_psnr_of_known_errors():
+    video = torch.zeros(2, 3, 1, 4, 4)
+    other = torch.stack([video[0] + 0.2, video[1] + 0.02])
+    assert peak_signal_to_noise(other, video).tolist() == pytest.approx([20.0, 40.0], abs=1e-3)
+    assert peak_signal_to_noise(torch.full_like(video, 7.0), torch.ones_like(video)).min() > 90
+
+
+def test_statistics_of_known_tokens():
+    static = torch.tensor([[3.0, 4.0], [3.0, 4.0]])
+    dynamic = torch.stack([static, static.flip(-1) * torch.tensor([1.0, -1.0])], dim=1)
+    values = token_statistics(Codes(static, dynamic))
+    assert values["static_norm"] == pytest.approx(5.0)
+    assert values["static_std"] == 0.0
+    assert values["squared_cosine"] == pytest.approx(0.5)
+    assert values["squared_cosine_of_random_pairs"] == 0.5
+    assert "squared_cosine" not in token_statistics(Codes(static, dynamic[..., :1]))
+
+
+def test_held_out_loss_has_the_same_noise_every_time(case):
+    model, batch, recipe = case
+    model.eval()
+    video = torch.cat([batch.video, batch.video[:1]])
+    first, second = (held_out_loss(model, video, recipe) for _ in range(2))
+    assert first == second
+    assert math.isfinite(first["total"])
+    parts = [held_out_loss(model, video[:4], recipe)["simple"], first["simple"]]
+    assert parts[0] != parts[1]
+
+
+def test_video_to_frames_is_the_inverse_of_the_loader():
+    video = torch.linspace(-1, 1, 256).view(1, 1, 1, 16, 16)
+    (frames,) = video_to_frames(video)
+    assert frames.shape == (1, 16, 16, 1)
+    assert np.array_equal(frames.ravel(), np.arange(256))
+
+
+def test_fingerprint_follows_content(tmp_path):
+    file = tmp_path / "train-0.parquet"
+    file.write_bytes(b"a" * 200_000)
+    one = fingerprint(tmp_path)
+    assert fingerprint(tmp_path) == one
+    file.write_bytes(b"a" * 199_999 + b"b")
+    assert fingerprint(tmp_path) != one

@@ -1,0 +1,129 @@
+"""Training in processes of their own: killed at random moments, stopped by signals, and shared by two."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_recipe
+
+from divid.config import from_dict
+from divid.recipes import flatten
+from divid.training.checkpoints import LAST, PREVIOUS, read_checkpoint
+from divid.training.metrics import read_metrics
+
+SLOW_STEP = 0.02
+NUM_STEPS = 80
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=240)
+    return process.returncode, errors
+
+
+def wait_for_row(run, step, process):
+    """Wait until metrics.csv holds a step."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        rows = read_metrics(run / "metrics.csv")
+        if rows and rows[-1]["step"] >= step:
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    raise AssertionError(f"step {step} was never reached")
+
+
+def logged(run):
+    return [
+        {key: value for key, value in row.items() if not key.startswith("speed/")} for row in read_metrics(run / "metrics.csv")
+    ]
+
+
+def test_killed_at_random_moments_and_resumed_equals_unbroken(start, tmp_path):
+    recipe = tiny_recipe(num_steps=NUM_STEPS, checkpoint_minutes=0.001, validate_every_steps=20)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    unbroken = start(recipe, whole)
+    moments = random.Random(time.time_ns())
+    reached = 0
+    for attempt in range(3):
+        process = start(recipe, broken, *(["--resume"] if attempt else []), delay=SLOW_STEP)
+        wait_for_row(broken, reached + moments.randint(6, 20), process)
+        time.sleep(moments.random() * 3 * SLOW_STEP)
+        process.send_signal(signal.SIGKILL)
+        assert finish(process)[0] == -signal.SIGKILL
+        reached = read_checkpoint(broken / "checkpoints" / LAST)["global_step"]
+        assert 0 < reached < NUM_STEPS
+    assert finish(start(recipe, broken, "--resume"))[0] == 0
+    assert finish(unbroken)[0] == 0
+    assert logged(broken) == logged(whole)
+    assert [row["step"] for row in logged(broken) if "train/total" in row] == list(range(1, NUM_STEPS + 1))
+    one, other = (read_checkpoint(run / "checkpoints" / LAST) for run in (broken, whole))
+    for key in ("state_dict", "current_model_state"):
+        assert all(torch.equal(value, other[key][name]) for name, value in one[key].items())
+    weights = "model/model/diffusion_pytorch_model.safetensors"
+    assert (broken / weights).read_bytes() == (whole / weights).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_a_checkpoint_and_say_how_to_go_on(start, tmp_path, number):
+    run = tmp_path / "run"
+    process = start(tiny_recipe(num_steps=500), run, delay=SLOW_STEP)
+    wait_for_row(run, 5, process)
+    process.send_signal(number)
+    code, errors = finish(process)
+    assert code == 128 + number
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    steps = [row["step"] for row in logged(run) if "train/total" in row]
+    assert read_checkpoint(run / "checkpoints" / LAST)["global_step"] == steps[-1] < 500
+    assert not (run / "model").exists()
+
+
+def without_dropout(method):
+    recipe = tiny_recipe(num_steps=2, checkpoint_minutes=0.0)
+    recipe.method = method
+    recipe.model.tokens.static_dropout = 0.0 if method == "tiny" else 0.1
+    if method == "divid":
+        recipe.model = from_dict(
+            type(recipe.model),
+            {
+                "preset": "tiny", "image_size": 8, "channels": 1, "tokens": {"static_dim": 32},
+                "encoder": {"base_channels": 16, "multipliers": [1, 2]},
+                "denoiser": {"channels": [32, 32], "attention_levels": [1], "attention_width": 32},
+            },
+        )  # fmt: skip
+    return recipe
+
+
+@pytest.mark.parametrize("method", ["tiny", "divid"])
+def test_two_processes_train_as_one(start, tmp_path, method):
+    recipe = without_dropout(method)
+    assert flatten(recipe)["training.batch_size"] % 2 == 0
+    pair = start(recipe, tmp_path / "two", "--devices", "2")
+    single = start(recipe, tmp_path / "one")
+    for process in (pair, single):
+        code, errors = finish(process)
+        assert code == 0, errors
+    one, two = (read_metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
+    for first, second in zip(one, two, strict=True):
+        for key in first:
+            if not key.startswith("speed/"):
+                assert second[key] == pytest.approx(first[key], rel=2e-4), key
+    assert_same_gradients(*(read_checkpoint(tmp_path / name / "checkpoints" / PREVIOUS) for name in ("one", "two")))
+
+
+def assert_same_gradients(one, two):
+    """After the first step AdamW's first moment is a tenth of the gradient; some gradients are 0 but for rounding."""
+    first, second = (
+        {name: state["exp_avg"] for name, state in checkpoint["optimizer_states"][0]["state"].items()}
+        for checkpoint in (one, two)
+    )
+    assert first.keys() == second.keys()
+    largest = max(float(gradient.abs().max()) for gradient in first.values())
+    for name, gradient in first.items():
+        tolerance = 2e-5 * max(float(gradient.abs().max()), 1e-3 * largest)
+        np.testing.assert_allclose(second[name], gradient, rtol=0, atol=tolerance, err_msg=str(name))

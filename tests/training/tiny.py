@@ -1,0 +1,126 @@
+"""A tiny method, tiny clips, and `divid train` on them as a script, with the command's own options."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import numpy as np
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from torch import nn
+
+from divid.config import ModelConfig, Recipe, from_dict, to_dict
+from divid.types import Codes
+
+CLIPS_FOLDER = "clips"
+SIZE = 8
+
+
+class TinyMethod(ModelMixin, ConfigMixin):
+    """Linear codes, linear decoder, a denoising loss; meets `Disentangler`."""
+
+    config_name = "config.json"
+
+    def __init__(self, options):
+        super().__init__()
+        self.options = options if isinstance(options, ModelConfig) else from_dict(ModelConfig, options)
+        self.register_to_config(options=to_dict(self.options))
+        size, dropout = SIZE * SIZE * self.options.channels, self.options.tokens.static_dropout
+        self.encoder = nn.Linear(size, 6)
+        self.decoder = nn.Sequential(
+            nn.Linear(12 + size, 24), nn.LayerNorm(24), nn.Tanh(), nn.Dropout(dropout), nn.Linear(24, size)
+        )
+
+    def frame_features(self, video):
+        return self.encoder(video.flatten(2))
+
+    def codes_from_features(self, features, reference=None):
+        first = features[:, :1] if reference is None else reference
+        return Codes(first[:, 0], features - first)
+
+    def encode(self, video):
+        return self.codes_from_features(self.frame_features(video))
+
+    def _predict(self, codes, noisy):
+        static = codes.static[:, None].expand_as(codes.dynamic)
+        return self.decoder(torch.cat([static, codes.dynamic, noisy.flatten(2)], dim=-1)).view_as(noisy)
+
+    def decode(self, codes, *, seeds, sampling=None, first_frame=0, callback=None):
+        shape = (*codes.dynamic.shape[:2], self.options.channels, SIZE, SIZE)
+        return self._predict(codes, torch.zeros(shape, device=codes.static.device))
+
+    def losses(self, video, randomness, num_denoised_frames=0):
+        time.sleep(float(os.environ.get("TINY_DELAY", 0)))
+        codes = self.encode(video)
+        noise = randomness.normal("noise", video.shape[1:], video.device)
+        simple = (self._predict(codes, video + noise).float() - video).square().mean()
+        overlap = nn.functional.cosine_similarity(codes.static[:, None], codes.dynamic, dim=-1).square().mean()
+        return {"total": simple + 0.1 * overlap, "simple": simple, "orthogonality": overlap}
+
+
+class TinyClips:
+    """Random clips of 6 to 12 frames."""
+
+    def __init__(self, count=12, channels=1):
+        rng = np.random.default_rng(0)
+        base = rng.integers(0, 256, (count, 1, SIZE, SIZE, channels))
+        self.clips = [((base[i] + 9 * np.arange(6 + i % 7)[:, None, None, None]) % 256).astype(np.uint8) for i in range(count)]
+
+    def __len__(self):
+        return len(self.clips)
+
+    def num_frames(self, index):
+        return len(self.clips[index])
+
+    def frames(self, index, positions=None):
+        return self.clips[index] if positions is None else self.clips[index][positions]
+
+
+def tiny_recipe(**training) -> Recipe:
+    options = {
+        "num_steps": 12,
+        "batch_size": 4,
+        "frames_per_clip": 2,
+        "learning_rate": 1e-2,
+        "warmup_steps": 3,
+        "ema_decay": 0.9,
+        "precision": "fp32",
+        "compile": "off",
+        "checkpoint_minutes": 60.0,
+        "validate_every_steps": 5,
+        "num_validation_clips": 4,
+        "log_every_steps": 1,
+    }
+    return from_dict(
+        Recipe,
+        {
+            "method": "tiny",
+            "seed": 3,
+            "model": {"preset": "tiny", "image_size": SIZE, "channels": 1},
+            "data": {"frames_per_sequence": 5, "min_frames": 4, "min_span": 0.6},
+            "training": options | training,
+            "sampling": {"num_inference_steps": 2},
+        },
+    )
+
+
+def install(set_attribute) -> None:
+    """Register the method and replace the opening of data sets; `set_attribute` is `setattr` or a monkeypatch's."""
+    from divid.methods import METHODS
+    from divid.training import fit
+
+    METHODS["tiny"] = TinyMethod
+    set_attribute(fit, "open_splits", lambda paths, image_size, channels: (TinyClips(channels=channels), TinyClips(6, channels)))
+
+
+def main() -> None:
+    from divid.cli.main import main as divid
+
+    install(setattr)
+    sys.exit(divid(["train", *sys.argv[1:]]))
+
+
+if __name__ == "__main__":
+    main()

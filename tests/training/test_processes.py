@@ -125,5 +125,5 @@ def assert_same_gradients(one, two):
     assert first.keys() == second.keys()
     largest = max(float(gradient.abs().max()) for gradient in first.values())
     for name, gradient in first.items():
-        tolerance = 2e-5 * max(float(gradient.abs().max()), 1e-3 * largest)
+        tolerance = 2e-5 * float(gradient.abs().max()) + 1e-6 * largest
         np.testing.assert_allclose(second[name], gradient, rtol=0, atol=tolerance, err_msg=str(name))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from divid.data.images import resize_uint8, to_channels
-from divid.data.schema import CACHE_FOLDER, KINDS, POSES_COLUMN, label_columns, read_info
+from divid.data.schema import CACHE_FOLDER, KINDS, POSES_COLUMN, label_columns, read_info, required_columns
 from divid.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ class _Part:
         if not files:
             raise DatasetError(f"{folder} holds no clip: prepare it again with --overwrite")
         for shard, file in zip(info["shards"], files, strict=True):
-            _check_shard(file, shard["num_clips"])
+            _check_shard(file, shard["num_clips"], required_columns(info["factors"]))
         return cls(folder, info, _map_table(folder, files))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -292,7 +292,7 @@ class _Part:
         return self._facts.slice(row, 1).to_pylist()[0]
 
 
-def _check_shard(file: str, num_clips: int) -> None:
+def _check_shard(file: str, num_clips: int, columns: Sequence[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -303,6 +303,9 @@ def _check_shard(file: str, num_clips: int) -> None:
         raise DatasetError(f"{file} is missing: {advice}") from None
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{file} is damaged ({' '.join(str(error).split())}): {advice}") from error
+    missing = set(columns) - set(metadata.schema.to_arrow_schema().names)
+    if missing:
+        raise DatasetError(f"{file} lacks the column {min(missing)!r}, so divid did not make it: {advice}")
     if metadata.num_rows != num_clips:
         raise DatasetError(f"{file} holds {metadata.num_rows} clips where dataset.json says {num_clips}: {advice}")
 

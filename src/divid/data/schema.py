@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ CACHE_FOLDER = ".cache"
 POSES_COLUMN = "poses"
 KINDS = ("static", "dynamic")
 
-Factors = dict[str, dict[str, list[str]]]
+Factors = Mapping[str, Mapping[str, Collection[str]]]
 """Classes by factor, under the keys `static` and `dynamic`."""
 
 _PLAIN_COLUMNS = {
@@ -59,6 +59,15 @@ def label_columns(factors: Factors) -> dict[str, list[str]]:
         factors: Classes by factor.
     """
     return {f"{kind}.{name}": list(classes) for kind in KINDS for name, classes in factors[kind].items()}
+
+
+def required_columns(factors: Factors) -> list[str]:
+    """Give the names of the columns that every shard of a data set has.
+
+    Args:
+        factors: Classes by factor.
+    """
+    return [*_PLAIN_COLUMNS, *label_columns(factors), *_PROVENANCE_COLUMNS]
 
 
 def make_schema(factors: Factors, *, has_poses: bool = False) -> pa.Schema:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_gather
 from torch.nn import functional
 
 from divid.config import BottleneckConfig
@@ -41,9 +42,11 @@ def orthogonality_loss(static: StaticToken, dynamic: DynamicTokens) -> Float[Ten
     if static.shape[-1] == dynamic.shape[-1]:
         return functional.cosine_similarity(static[:, None], dynamic, dim=-1).square().mean()
     num_frames = dynamic.shape[1]
+    static, dynamic = _from_all_processes(static), _from_all_processes(dynamic)
     s = _standardise(static.repeat_interleave(num_frames, dim=0))
     d = _standardise(dynamic.flatten(0, 1))
-    return (s.T @ d / len(d)).square().mean()
+    with torch.autocast(s.device.type, enabled=False):
+        return (s.T @ d / len(d)).square().mean()
 
 
 def channel_profile(abar_t: Tensor, config: BottleneckConfig, progress: Tensor) -> Tensor:
@@ -85,6 +88,13 @@ def channel_divergence(mean: Tensor, variance: Tensor, kappa: float, weight: Ten
     prior = 1 + kappa * weight
     divergence = 0.5 * ((variance + mean.square()) / prior - 1 - (variance / prior).log())
     return divergence.sum(-1).mean()
+
+
+def _from_all_processes(clips: Tensor) -> Tensor:
+    """Join the processes' clips, since a correlation over the batch means the global batch; gradients flow back to each."""
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return clips
+    return torch.cat(all_gather(clips.contiguous()))
 
 
 def _standardise(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from divid.config import DiffusionConfig, SamplingConfig, SolverName
 from divid.diffusion.noise import SamplingNoise
-from divid.diffusion.schedule import alphas_cumprod
+from divid.diffusion.schedule import alphas_cumprod, prediction_to_x_0
 from divid.types import SamplingCallback
 
 diffusers_logging.set_verbosity_error()
@@ -51,8 +51,6 @@ def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig):
         "prediction_type": diffusion.prediction_type,
         "timestep_spacing": "trailing",
     }
-    if sampling.solver in ("ddpm", "ddim"):
-        options["clip_sample"] = True
     if sampling.solver == "dpmsolver++":
         options |= {"algorithm_type": "dpmsolver++", "solver_order": 2, "lower_order_final": True, "euler_at_final": True}
     if sampling.solver == "unipc":
@@ -98,30 +96,30 @@ def sample_frames(
 
 
 def _step(scheduler, prediction: Tensor, t: int, x_t: Tensor, noise: SamplingNoise, sampling: SamplingConfig) -> Tensor:
-    if sampling.solver == "ddim":
-        variance_noise = noise.draw(x_t.device) if sampling.eta > 0 else None
-        return scheduler.step(prediction, t, x_t, eta=sampling.eta, variance_noise=variance_noise).prev_sample
-    if sampling.solver == "ddpm":
-        return _ancestral_step(scheduler, prediction, t, x_t, noise)
+    if sampling.solver in ("ddpm", "ddim"):
+        eta = 1.0 if sampling.solver == "ddpm" else sampling.eta
+        return _ancestral_step(scheduler, prediction, t, x_t, noise, eta)
     return scheduler.step(prediction, t, x_t).prev_sample
 
 
-def _ancestral_step(scheduler: DDPMScheduler, prediction: Tensor, t: int, x_t: Tensor, noise: SamplingNoise) -> Tensor:
-    """Take one DDPM step whose noise comes from `noise`, so that the frames of a clip can share it.
+def _ancestral_step(
+    scheduler: DDPMScheduler | DDIMScheduler, prediction: Tensor, t: int, x_t: Tensor, noise: SamplingNoise, eta: float
+) -> Tensor:
+    """Take one step whose fresh noise comes from `noise`, so that the frames of a clip can share it.
 
-    With x_0 the clean frames that the prediction implies, x_{t-1} = c_0 x_0 + c_t x_t + sigma_t z (Ho et al., 2020, eq. 7).
+    x_{t-1} = sqrt(abar_{t-1}) x_0 + sqrt(1 - abar_{t-1} - sigma^2) eps + sigma z, with x_0 the clean frames that the prediction
+    implies, clamped to the range of frames, and sigma = eta times DDPM's (Song et al., 2021, eq. 12 and 16): eta 1 is DDPM,
+    0 is DDIM.
     """
-    previous = int(scheduler.previous_timestep(t))
-    abar_t = scheduler.alphas_cumprod[t]
-    abar_previous = scheduler.alphas_cumprod[previous] if previous >= 0 else torch.tensor(1.0)
-    alpha = abar_t / abar_previous
-    if scheduler.config.prediction_type == "epsilon":
-        x_0 = (x_t - (1 - abar_t).sqrt() * prediction) / abar_t.sqrt()
-    else:
-        x_0 = abar_t.sqrt() * x_t - (1 - abar_t).sqrt() * prediction
-    x_0 = x_0.clamp(-1, 1)
-    mean = (abar_previous.sqrt() * (1 - alpha) * x_0 + alpha.sqrt() * (1 - abar_previous) * x_t) / (1 - abar_t)
-    if previous < 0:
+    steps = scheduler.timesteps.tolist()
+    place = steps.index(t) + 1
+    previous = steps[place] if place < len(steps) else -1
+    abar_t = scheduler.alphas_cumprod[t].to(x_t.device)
+    abar_previous = scheduler.alphas_cumprod[previous].to(x_t.device) if previous >= 0 else torch.ones_like(abar_t)
+    x_0 = prediction_to_x_0(prediction, x_t, abar_t, scheduler.config.prediction_type).clamp(-1, 1)
+    epsilon = (x_t - abar_t.sqrt() * x_0) / (1 - abar_t).sqrt()
+    variance = eta**2 * (1 - abar_previous) / (1 - abar_t) * (1 - abar_t / abar_previous)
+    mean = abar_previous.sqrt() * x_0 + (1 - abar_previous - variance).clamp(min=0).sqrt() * epsilon
+    if eta == 0 or previous < 0:
         return mean
-    sigma = ((1 - abar_previous) / (1 - abar_t) * (1 - alpha)).sqrt()
-    return mean + sigma * noise.draw(x_t.device)
+    return mean + variance.sqrt() * noise.draw(x_t.device)

@@ -26,7 +26,7 @@ from divid.models.denoiser import Denoiser
 from divid.models.frame_encoder import FrameEncoder
 from divid.models.sequence_encoder import SequenceEncoder, TokenDistributions
 from divid.randomness import Randomness
-from divid.types import Codes, FrameFeatures, SamplingCallback, Video
+from divid.types import Codes, FrameFeatures, ReferenceFeatures, SamplingCallback, Video
 
 
 class DividModel(ModelMixin, ConfigMixin):
@@ -75,14 +75,14 @@ class DividModel(ModelMixin, ConfigMixin):
 
     def compile_networks(self) -> None:
         """Compile the training pass of encoder and denoiser with torch.compile; results stay within float tolerance."""
-        self._train_denoiser = torch.compile(self.denoiser)
+        self._train_denoiser = torch.compile(self.denoiser.forward)
 
     def frame_features(self, video: Video) -> FrameFeatures:
         """Encode every frame by itself: h_f, flattened."""
         self._check_video(video)
         return self.frame_encoder(video.flatten(0, 1)).unflatten(0, video.shape[:2])
 
-    def codes_from_features(self, features: FrameFeatures, reference: FrameFeatures | None = None) -> Codes:
+    def codes_from_features(self, features: FrameFeatures, reference: ReferenceFeatures | None = None) -> Codes:
         """Turn frame features into codes; see `Disentangler.codes_from_features`."""
         if reference is None:
             return self._tokens(features).codes

@@ -13,7 +13,6 @@ from divid.data.module import (
     ClipDataModule,
     ResidentClips,
     _check_room,
-    frames_to_video,
     max_frame_spacing,
     middle_video,
 )
@@ -119,11 +118,6 @@ def test_batches_hold_the_planned_frames():
 
 def test_first_batch_is_that_of_step_0():
     assert torch.equal(module("device").first_batch("cpu").video, batches(module(), 0, 1)[0].video)
-
-
-def test_frames_to_video_spans_minus_one_to_one():
-    frames = torch.tensor([0, 255], dtype=torch.uint8).view(1, 2, 1, 1, 1)
-    assert frames_to_video(frames).flatten().tolist() == [-1.0, 1.0]
 
 
 def test_middle_video_takes_the_middle_of_each_stretch():

@@ -6,7 +6,6 @@ import logging
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from tiny import TinyClips, TinyMethod, tiny_recipe
@@ -19,7 +18,7 @@ from divid.training import planning
 from divid.training.module import learning_rate, parameter_groups
 from divid.training.planning import choose_precision, compile_if_wanted, estimate_cost
 from divid.training.run_folder import fingerprint
-from divid.training.validation import held_out_loss, peak_signal_to_noise, token_statistics, video_to_frames
+from divid.training.validation import held_out_loss, token_statistics
 from divid.types import Codes
 
 
@@ -133,13 +132,6 @@ def test_without_a_compiler_training_goes_on(case, monkeypatch, caplog):
         compile_if_wanted(Compiled(recipe.model), batch, with_training(recipe, compile="on"))
 
 
-def test_psnr_of_known_errors():
-    video = torch.zeros(2, 3, 1, 4, 4)
-    other = torch.stack([video[0] + 0.2, video[1] + 0.02])
-    assert peak_signal_to_noise(other, video).tolist() == pytest.approx([20.0, 40.0], abs=1e-3)
-    assert peak_signal_to_noise(torch.full_like(video, 7.0), torch.ones_like(video)).min() > 90
-
-
 def test_statistics_of_known_tokens():
     static = torch.tensor([[3.0, 4.0], [3.0, 4.0]])
     dynamic = torch.stack([static, static.flip(-1) * torch.tensor([1.0, -1.0])], dim=1)
@@ -160,13 +152,6 @@ def test_held_out_loss_has_the_same_noise_every_time(case):
     assert math.isfinite(first["total"])
     parts = [held_out_loss(model, video[:4], recipe)["simple"], first["simple"]]
     assert parts[0] != parts[1]
-
-
-def test_video_to_frames_is_the_inverse_of_the_loader():
-    video = torch.linspace(-1, 1, 256).view(1, 1, 1, 16, 16)
-    (frames,) = video_to_frames(video)
-    assert frames.shape == (1, 16, 16, 1)
-    assert np.array_equal(frames.ravel(), np.arange(256))
 
 
 def test_fingerprint_follows_content(tmp_path):

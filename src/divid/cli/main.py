@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "encode": ("divid.cli.encode", "write the codes of a video, or of a folder of videos, as Parquet"),
     "prepare": ("divid.cli.prepare", "turn a folder of videos, or a known data set, into a prepared data set"),
     "train": ("divid.cli.train", "train a recipe on prepared data sets"),
+    "evaluate": ("divid.cli.evaluate", "measure reconstruction on held-out clips and draw swaps of random pairs"),
     "info": ("divid.cli.info", "show versions, device and models; or what a video, data set, run or model holds"),
 }
 """Command -> (module with `add_arguments` and `run`, one line of help)."""

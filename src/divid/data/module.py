@@ -20,6 +20,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from divid.arrays import frames_to_video
 from divid.config import DataConfig
 from divid.data.clips import middle_positions, stretch_positions
 from divid.errors import ConfigError, DatasetError
@@ -73,15 +74,6 @@ class RawBatch(NamedTuple):
     step: int
 
 
-def frames_to_video(frames: PackedFrames) -> Video:
-    """Scale bytes to [-1, 1] and put the channels before height and width.
-
-    Args:
-        frames: Clips as stored.
-    """
-    return frames.movedim(-1, -3).float().div_(127.5).sub_(1)
-
-
 def max_frame_spacing(clips: Clips, frames_per_sequence: int) -> int:
     """Give the widest usual distance between neighbouring frames of a training sequence: the 95th percentile over the clips.
 
@@ -102,7 +94,7 @@ def middle_video(clips: Clips, indices: list[int], num_frames: int) -> Video:
         num_frames: F.
     """
     frames = [clips.frames(index, middle_positions(clips.num_frames(index), num_frames)) for index in indices]
-    return frames_to_video(torch.from_numpy(np.stack(frames)))
+    return frames_to_video(np.stack(frames))
 
 
 @functools.lru_cache(maxsize=4)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional
 
+from divid.arrays import peak_signal_to_noise, video_to_frames
 from divid.config import Recipe
 from divid.data.module import ClipBatch, Clips, middle_video
 from divid.randomness import make_generator
@@ -29,17 +29,6 @@ logger = logging.getLogger("divid")
 NUM_SAMPLED_CLIPS = 8
 """Clips that are reconstructed, and from which the swap pairs are taken."""
 NUM_PAIRS = 4
-
-
-def peak_signal_to_noise(video: Video, reference: Video) -> Float[Tensor, " batch"]:
-    """Give the PSNR of each clip in dB: 10 log10(4 / MSE), the range being 2.
-
-    Args:
-        video: Made clips.
-        reference: Real ones.
-    """
-    error = (video.clamp(-1, 1) - reference).square().flatten(1).mean(1)
-    return 10 * torch.log10(4 / error.clamp_min(1e-10))
 
 
 def token_statistics(codes: Codes) -> dict[str, Tensor]:
@@ -59,16 +48,6 @@ def token_statistics(codes: Codes) -> dict[str, Tensor]:
         values["squared_cosine"] = functional.cosine_similarity(static[:, None], dynamic, dim=-1).square().mean()
         values["squared_cosine_of_random_pairs"] = torch.tensor(1 / static.shape[-1])
     return values
-
-
-def video_to_frames(video: Video) -> list[np.ndarray]:
-    """Turn clips into bytes, one array F H W C a clip.
-
-    Args:
-        video: In [-1, 1].
-    """
-    frames = ((video.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).cpu()
-    return list(frames.numpy())
 
 
 def held_out_loss(model: nn.Module, video: Video, recipe: Recipe) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""What a trained model does on clips that training never saw."""

@@ -56,7 +56,7 @@ def run(args: Namespace) -> None:
         "split": args.split,
         "seed": args.seed,
         "frames_per_clip": options.frames_per_sequence,
-        "sampling": to_dict(sampling),
+        "sampling": to_dict(shared["sampling"]),
         "psnr_db": asdict(reconstruction),
         "pairs": [[clips.clip_id(a), clips.clip_id(b)] for a, b in pairs],
     }

@@ -62,6 +62,13 @@ def test_save_load_equal(pipeline, tmp_path):
     assert np.array_equal(*frames)
 
 
+def test_half_precision_makes_nearly_the_same_frames(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "model")
+    half = DividPipeline.from_pretrained(tmp_path / "model", torch_dtype=torch.bfloat16)
+    frames = [each(clip(5, 0), clip(5, 1), seed=3).astype(int) for each in (pipeline, half)]
+    assert np.abs(frames[0] - frames[1]).mean() < 5
+
+
 def test_the_card_survives_loading_and_saving(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path / "first")
     (tmp_path / "first" / "README.md").write_text("# What I know\n")

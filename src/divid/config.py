@@ -300,15 +300,21 @@ class Recipe:
         _check_range("data.frames_per_sequence", self.data.frames_per_sequence, 2, 512)
         _check_range("data.min_frames", self.data.min_frames, 2, self.data.frames_per_sequence)
         _check_range("data.min_span", self.data.min_span, 0.05, 1)
-        _check_range("training.num_steps", self.training.num_steps, 1, 100_000_000)
-        _check_range("training.batch_size", self.training.batch_size, 1, 1_000_000)
+        _check_range("data.num_workers", self.data.num_workers, 0, 1024)
         _check_range("training.frames_per_clip", self.training.frames_per_clip, 0, self.data.frames_per_sequence)
-        _check_range("training.learning_rate", self.training.learning_rate, 1e-9, 1)
-        _check_range("training.ema_decay", self.training.ema_decay, 0, 1)
+        for name, low, high in _TRAINING_RANGES:
+            _check_range(f"training.{name}", getattr(self.training, name), low, high)
         self.sampling.validate()
         model = replace(self.model, frames_per_sequence=self.data.frames_per_sequence).resolve()
         return replace(self, model=model)
 
+
+_TRAINING_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("num_steps", 1, 10**8), ("batch_size", 1, 10**6), ("learning_rate", 1e-9, 1), ("warmup_steps", 0, 10**8),
+    ("weight_decay", 0, 10), ("gradient_clip", 0, 10**9), ("ema_decay", 0, 1), ("checkpoint_minutes", 0, 10**6),
+    ("validate_every_steps", 0, 10**8), ("num_validation_clips", 0, 10**6), ("max_minutes", 0, 10**6),
+    ("log_every_steps", 1, 10**8),
+)  # fmt: skip
 
 _COMMON: dict[str, Any] = {
     "tokens": {"static_dim": 256, "dynamic_dim": 32, "static_dropout": 0.1, "dynamic_dropout": 0.1},
@@ -449,6 +455,8 @@ def _validate_model(model: ModelConfig) -> None:
     _check_range("model.tokens.static_dropout", tokens.static_dropout, 0, 1)
     _check_range("model.tokens.dynamic_dropout", tokens.dynamic_dropout, 0, 1)
     _check_range("model.image_size", model.image_size, 8, 1024)
+    _check_range("model.max_frame_spacing", model.max_frame_spacing, 0, 10**9)
+    _check_range("model.diffusion.num_train_timesteps", model.diffusion.num_train_timesteps, 2, 100_000)
     for name, patch, levels in (
         ("denoiser", denoiser.patch_size, len(denoiser.channels)),
         ("encoder", encoder.patch_size, len(encoder.multipliers)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import statistics
+import struct
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ MAX_FPS = 1000.0
 MAX_GAP = 600.0
 """Seconds between two frames above which timestamps count as broken."""
 PILLOW_FORMATS = ("GIF", "WEBP", "PNG", "JPEG", "BMP", "TIFF", "PPM")
-PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError)
+PILLOW_ERRORS = (
+    OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, OverflowError, struct.error, Image.DecompressionBombError,
+)  # fmt: skip
 """What Pillow raises on damaged files."""
 ORIENTATION_TAG = 0x0112
 
@@ -239,6 +242,9 @@ def _open_file(path: Path, head: bytes) -> RawVideo:
         container.close()
         raise VideoReadError(f"{path}: holds {'sound only' if has_audio else 'no video'}: give a file with a picture")
     stream = streams[0]
+    if stream.codec_context is None:
+        container.close()
+        raise VideoReadError(f"{path}: its picture is in a format that FFmpeg cannot decode: convert the file to H.264")
     pixels = stream.codec_context.width * stream.codec_context.height
     # Frame threads keep one picture each in flight: only sizes where that is little get them.
     stream.thread_type = "AUTO" if pixels <= 2**22 else "SLICE"

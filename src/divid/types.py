@@ -19,7 +19,6 @@ StaticToken = Float[Tensor, "batch static_dim"]
 DynamicTokens = Float[Tensor, "batch frames dynamic_dim"]
 FrameFeatures = Float[Tensor, "batch frames features"]
 ReferenceFeatures = Float[Tensor, "batch 1 features"]
-ReferenceFeatures = Float[Tensor, "batch 1 features"]
 
 SamplingCallback = Callable[[int, int, Tensor], None]
 """Called after each solver step with (steps done, steps in all, the current x_t)."""

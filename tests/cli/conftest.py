@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from divid.cli.main import main
 from divid.config import DenoiserConfig, EncoderConfig, ModelConfig, SamplingConfig, TokenConfig
 from divid.export import save_model
 from divid.models.divid import DividModel
@@ -50,3 +54,43 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ramp = np.arange(num_frames)[:, None, None, None] * 5
         write_video(folder / f"{name}.mp4", ((start + ramp) % 256).astype(np.uint8), 12.0)
     return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def last_line(error: str) -> str:
+    assert "Traceback" not in error
+    lines = error.splitlines()
+    assert [line for line in lines if line.startswith("divid: ")] == lines[-1:]
+    assert lines[-1].startswith("divid: error: ")
+    return lines[-1]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """Run a command that must fail; with `is_logged`, messages may come before the error, and new files may stay."""
+
+    def run(words: Sequence[object], message: str, *, is_logged: bool = False) -> None:
+        before = contents(tmp_path)
+        capfd.readouterr()
+        assert main([str(word) for word in words]) == 2
+        error = capfd.readouterr().err
+        assert re.search(message, last_line(error)), error
+        assert is_logged or error.count("\n") == 1, error
+        after = contents(tmp_path)
+        assert {name: after.get(name) for name in before} == before
+        assert is_logged or after.keys() == before.keys()
+
+    return run
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last step of each write meets a full disk."""
+
+    def replace(source: object, target: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
+
+    monkeypatch.setattr(os, "replace", replace)

@@ -90,6 +90,14 @@ def test_encode_a_folder(clips, base, tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["codes.parquet", "videos"]
 
 
+def test_encode_leaves_out_pictures_beside_videos(clips, base, tmp_path):
+    folder = tmp_path / "videos"
+    shutil.copytree(clips, folder)
+    Image.new("RGB", (20, 20)).save(folder / "poster.png")
+    assert main(["encode", "--input", str(folder), "--out", str(tmp_path / "codes.parquet"), *base]) == 0
+    assert sorted(read_codes(tmp_path / "codes.parquet")) == ["a.mp4", "b.mp4"]
+
+
 def test_encode_one_video_gives_the_pipelines_codes(clips, base, model_folder, tmp_path):
     from divid.pipeline import DividPipeline
 

@@ -57,6 +57,9 @@ def test_a_wrong_word_is_one_line_and_exit_code_2(words, expected, capsys):
     [
         (ModelError("no\nmodel"), 2, "divid: error: no model"),
         (KeyboardInterrupt(), 130, "divid: interrupted"),
+        (PermissionError(13, "", "/secret/a.mp4"), 2, "divid: error: /secret/a.mp4: Permission denied: check its permissions\n"),
+        (OSError(28, "write"), 2, "divid: error: No space left on device: free some space or choose another place\n"),
+        (OSError(5, "Input/output error"), 1, "divid: internal error: OSError: [Errno 5]"),
         (RuntimeError("out of luck"), 1, "divid: internal error: RuntimeError: out of luck"),
     ],
 )

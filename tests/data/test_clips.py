@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import shutil
@@ -162,6 +163,19 @@ def test_damaged_shards_are_refused(utd_set, damage, was_opened_before):
     with pytest.raises(DatasetError, match="prepare the data set again with --overwrite") as error:
         ClipDataset.open(utd_set)
     assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_is_not_taken_for_damage(utd_set, monkeypatch):
+    from datasets.arrow_writer import ArrowWriter
+
+    def fail(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ArrowWriter, "write_table", fail)
+    with pytest.raises(DatasetError, match=r"cannot be unpacked for reading \(No space left on device\): free some space"):
+        ClipDataset.open(utd_set)
+    monkeypatch.undo()
+    assert len(ClipDataset.open(utd_set)) == 8
 
 
 def test_an_unfinished_set_says_so(utd_set):

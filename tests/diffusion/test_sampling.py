@@ -80,3 +80,11 @@ def test_the_callback_hears_every_step():
 def test_wrong_options_are_named(changes, words):
     with pytest.raises(ConfigError, match=words):
         make_scheduler(diffusion(), SamplingConfig(**changes))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_no_more_steps_than_the_model_has(solver):
+    few = DiffusionConfig(schedule="cosine", prediction_type="epsilon", num_train_timesteps=20)
+    assert len(make_scheduler(few, SamplingConfig(solver=solver, num_inference_steps=20)).timesteps) == 20
+    with pytest.raises(ConfigError, match="21 solver steps are asked for, but the model has 20"):
+        make_scheduler(few, SamplingConfig(solver=solver, num_inference_steps=21))

@@ -13,7 +13,7 @@ from divid.config import Recipe
 from divid.errors import ConfigError, DatasetError, OutputError, TrainingError
 from divid.recipes import load_recipe
 from divid.training import fit as fit_module
-from divid.training.checkpoints import LAST, PREVIOUS, read_checkpoint
+from divid.training.checkpoints import LAST, PREVIOUS, Checkpoints, read_checkpoint
 from divid.training.fit import choose_device, open_splits, plan, train
 from divid.training.metrics import read_metrics
 
@@ -94,6 +94,25 @@ def test_resuming_a_finished_run_only_exports_again(fit):
     assert (run / "checkpoints" / LAST).read_bytes() == before
     after = TinyMethod.from_pretrained(run / "model" / "model").state_dict()
     assert all(torch.equal(value, after[name]) for name, value in weights.items())
+
+
+def test_a_run_broken_off_before_its_first_checkpoint_begins_again(fit, monkeypatch, caplog, tmp_path):
+    whole = fit("whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            fit(checkpoint_minutes=0.0)
+    (tmp_path / "run" / "checkpoints" / ".last.ckpt.1.tmp").write_bytes(b"half a checkpoint")
+    with caplog.at_level(logging.WARNING, logger="divid"):
+        run = fit(resume=True)
+    assert "beginning again from the first step" in caplog.text
+    assert_same_run(run, whole)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [LAST]
+
+
+def interrupt(*args):
+    """A second Ctrl-C, which Lightning turns into an exit with code 1."""
+    raise KeyboardInterrupt
 
 
 def test_time_limit_stops_validates_and_exports(fit):

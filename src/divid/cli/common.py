@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -140,7 +140,7 @@ def render_options(args: Namespace, pipeline: DividPipeline, progress: Any) -> d
     }
 
 
-def early_output_check(out: str, inputs: list[str], endings: tuple[str, ...] = (".mp4", ".gif", ".png")) -> None:
+def early_output_check(out: str, inputs: Sequence[str | None], endings: tuple[str, ...] = (".mp4", ".gif", ".png")) -> None:
     """Refuse an output path before the model is loaded, which takes seconds."""
     from divid.video import check_output
 

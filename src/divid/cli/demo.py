@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -107,7 +108,10 @@ def find_or_train(out: Path, minutes: float, device: str) -> str:
         prepare("puppets", None, data, options=options, progress=functools.partial(progress, "drawing puppets"))
     left = max(0.1, minutes - (time.monotonic() - begun) / 60)
     recipe = replace(recipe, training=replace(recipe.training, max_minutes=left))
-    train(recipe, [data], run_folder, resume=(run_folder / "checkpoints").is_dir(), device=device)
+    can_resume = any((run_folder / "checkpoints").glob("*.ckpt"))
+    if not can_resume and run_folder.exists():
+        shutil.rmtree(run_folder)  # a training that was killed before its first checkpoint
+    train(recipe, [data], run_folder, resume=can_resume, device=device)
     return str(run_folder)
 
 

@@ -52,17 +52,15 @@ def find_videos(path: Path) -> list[Path]:
     """Give the videos that a path means: itself, or all inside, folders of images included.
 
     Raises:
-        InputError: There is nothing that could be a video.
+        InputError: There is nothing that could be a video, or the folder cannot be read.
     """
-    from divid.video import is_video_like
+    from divid.data.sources.listing import find_recordings
 
-    if path.is_file() or is_video_like(path):
+    if path.is_file():
         return [path]
-    if not path.is_dir():
+    if not path.exists():
         raise InputError(f"no file or folder {path}: check the path")
-    found = [item for item in sorted(path.rglob("*")) if is_video_like(item)]
-    folders = {item for item in found if item.is_dir()}
-    videos = [item for item in found if item.parent not in folders]  # an image in a folder of images is a frame, not a video
+    videos = find_recordings(path)
     if not videos:
         raise InputError(f"{path} holds no videos: give a folder with video files, GIFs or folders of images")
     return videos

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -30,6 +31,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 DEBUG_VARIABLE = "DIVID_DEBUG"
 
+REMEDIES = {
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+    errno.EROFS: "choose another place",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOSPC: "free some space or choose another place",
+    errno.EDQUOT: "free some space or choose another place",
+}
+"""What a person can do about a fault of the file system that no command expected."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -57,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if _is_debugging():
             raise
+        if isinstance(error, OSError) and error.errno in REMEDIES:
+            place = f"{error.filename}: " if error.filename else ""
+            print(f"divid: error: {place}{os.strerror(error.errno)}: {REMEDIES[error.errno]}", file=sys.stderr)
+            return DividError.exit_code
         line = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         print(f"divid: internal error: {line} (set {DEBUG_VARIABLE}=1 to see where)", file=sys.stderr)
         return 1

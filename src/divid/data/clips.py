@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import tempfile
@@ -15,6 +16,7 @@ import numpy as np
 from divid.data.images import resize_uint8, to_channels
 from divid.data.schema import CACHE_FOLDER, KINDS, POSES_COLUMN, label_columns, read_info, required_columns
 from divid.errors import ConfigError, DatasetError
+from divid.outputs import describe
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -323,6 +325,8 @@ def _map_table(folder: Path, files: list[str]) -> pa.Table:
         raise DatasetError(f"{folder} cannot be unpacked for reading ({error}): free some space") from error
     except (datasets.exceptions.DatasetGenerationError, ValueError, KeyError) as error:
         cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DatasetError(f"{folder} cannot be unpacked for reading ({describe(cause)}): free some space") from error
         raise DatasetError(
             f"{folder} is damaged ({' '.join(str(cause).split())}): prepare the data set again with --overwrite"
         ) from error

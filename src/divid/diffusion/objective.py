@@ -29,8 +29,7 @@ def orthogonality_loss(static: StaticToken, dynamic: DynamicTokens) -> Float[Ten
     """Penalise what static and dynamic tokens have in common.
 
     At equal widths L_orth = mean_f cos(s, d_f)^2, which random pairs of width D hold at 1/D. At unequal widths no cosine is
-    defined:
-    then it is the mean squared correlation, over the batch's clips and frames, of every entry of s with every entry of d.
+    defined: then it is the mean squared correlation, over the batch's clips and frames, of every entry of s with every one of d.
 
     Args:
         static: s.
@@ -91,8 +90,12 @@ def channel_divergence(mean: Tensor, variance: Tensor, kappa: float, weight: Ten
 
 
 def _from_all_processes(clips: Tensor) -> Tensor:
-    """Join the processes' clips, since a correlation over the batch means the global batch; gradients flow back to each."""
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+    """Join the processes' clips, since a correlation over the batch means the global batch; gradients flow back to each.
+
+    Without gradients the clips stay as they are: process 0 validates alone, and would wait for the others for ever.
+    """
+    is_shared = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    if not (is_shared and torch.is_grad_enabled()):
         return clips
     return torch.cat(all_gather(clips.contiguous()))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from divid.config import DiffusionConfig, SamplingConfig, SolverName
 from divid.diffusion.noise import SamplingNoise
 from divid.diffusion.schedule import alphas_cumprod, prediction_to_x_0
+from divid.errors import ConfigError
 from divid.types import SamplingCallback
 
 diffusers_logging.set_verbosity_error()
@@ -43,6 +44,11 @@ def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig):
         ConfigError: A value is outside its range.
     """
     sampling.validate()
+    if sampling.num_inference_steps > diffusion.num_train_timesteps:
+        raise ConfigError(
+            f"{sampling.num_inference_steps} solver steps are asked for, but the model has {diffusion.num_train_timesteps} steps "
+            "of noise: take fewer"
+        )
     abar = alphas_cumprod(diffusion.schedule, diffusion.num_train_timesteps)  # type: ignore[arg-type]
     alphas = torch.cat([abar[:1], abar[1:] / abar[:-1]])
     options = {

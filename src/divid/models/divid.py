@@ -241,7 +241,7 @@ class DividModel(ModelMixin, ConfigMixin):
 
     def _guided(self, x_t: Tensor, t: int, static: Tensor, dynamic: Tensor, sampling: SamplingConfig) -> Tensor:
         """Predict with a scale for each token: e(0,0) + w_s (e(s,0) - e(0,0)) + w_d (e(s,d) - e(s,0))."""
-        steps = torch.full((len(x_t),), t, device=x_t.device)
+        steps, x_t = torch.full((len(x_t),), t, device=x_t.device), x_t.to(static.dtype)
         full = self.denoiser(x_t, steps, static, dynamic)
         w_s, w_d = sampling.static_guidance, sampling.dynamic_guidance
         if (w_s, w_d) == (1, 1):

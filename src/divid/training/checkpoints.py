@@ -22,6 +22,7 @@ logger = logging.getLogger("divid")
 
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
+TEMPORARY_ENDING = ".tmp"
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -37,7 +38,7 @@ class AtomicCheckpointIO(CheckpointIO):
             OutputError: It cannot be written (a full disk, for one); the older ones are as they were.
         """
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_ENDING}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
@@ -48,10 +49,11 @@ class AtomicCheckpointIO(CheckpointIO):
                 os.replace(path, path.with_name(PREVIOUS))
             os.replace(temporary, path)
         except (OSError, RuntimeError) as error:  # torch reports a failed write as a RuntimeError
-            temporary.unlink(missing_ok=True)
             raise OutputError(
                 f"checkpoint {path} cannot be written ({error}): free some space, then go on with --resume"
             ) from None
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Callable | None = None, weights_only: bool | None = None

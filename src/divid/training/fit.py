@@ -87,19 +87,23 @@ def train(
     job = _prepare(recipe, paths, device, devices)
     if resume:
         job.recipe = folder.check_resumed_recipe(job.recipe)
-    checkpoint_path, checkpoint = find_checkpoint(folder.checkpoints) if resume else (None, None)
+    has_checkpoint = resume and any(folder.checkpoints.glob("*.ckpt"))
+    checkpoint_path, checkpoint = find_checkpoint(folder.checkpoints) if has_checkpoint else (None, None)
+    if resume and not has_checkpoint:
+        logger.warning("%s was broken off before its first checkpoint: beginning again from the first step", folder.path)
     job.recipe = _settle(job)
+    module = TrainingModule(job.model, job.recipe)
+    if checkpoint is not None:
+        assert checkpoint_path is not None
+        check_fits(checkpoint, module, checkpoint_path)
     if is_main:
         info = describe_run(job.recipe, paths, job.device)
         if resume:
             folder.check_resumed_data(info)
             info = json.loads(folder.info.read_text(encoding="utf-8"))
         folder.create(job.recipe, info)
-    module = TrainingModule(job.model, job.recipe)
     stopper = Stopper(job.recipe.training.max_minutes)
     if checkpoint is not None:
-        assert checkpoint_path is not None
-        check_fits(checkpoint, module, checkpoint_path)
         logger.info("going on from step %d", checkpoint["global_step"])
     if checkpoint is not None and _is_complete(checkpoint, job.recipe):
         module.load_state_dict(checkpoint["state_dict"])
@@ -174,7 +178,11 @@ def _prepare(recipe: Recipe, paths: Sequence[Path], device: str, devices: int) -
     recipe = replace(recipe, model=replace(recipe.model, max_frame_spacing=spacing))
     data = ClipDataModule(clips, recipe.seed, recipe.training.batch_size, recipe.data)
     torch.manual_seed(derive_seed(recipe.seed, "first weights"))
-    model: Any = METHODS[recipe.method](recipe.model)
+    try:
+        model: Any = METHODS[recipe.method](recipe.model)
+    except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"the recipe's model cannot be built ({reason}): change the keys under 'model'") from error
     return _Job(recipe, data, held_out, model.train(), chosen, world_size)
 
 
@@ -263,7 +271,10 @@ def _fit(
             use_distributed_sampler=False,
             default_root_dir=folder.path,
         )
-        trainer.fit(module, datamodule=job.data, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=job.data, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit as stop:  # what Lightning makes of a second Ctrl-C
+            raise KeyboardInterrupt from stop
 
 
 def _loggers(folder: RunFolder, first_step: int) -> list[Any]:
@@ -274,7 +285,7 @@ def _loggers(folder: RunFolder, first_step: int) -> list[Any]:
             name="",
             version="tensorboard",
             default_hp_metric=False,
-            purge_step=first_step + 1 if first_step else None,
+            purge_step=first_step + 1,
         ),
     ]
 

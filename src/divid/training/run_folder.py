@@ -24,6 +24,7 @@ import torch
 from divid.config import Recipe
 from divid.errors import ConfigError, OutputError, TrainingError
 from divid.recipes import dump_recipe, flatten, load_recipe
+from divid.training.checkpoints import TEMPORARY_ENDING
 from divid.training.metrics import write_text
 
 MAY_CHANGE = (
@@ -88,7 +89,7 @@ class RunFolder:
         if any(path.resolve() == Path(item).resolve() for item in data):
             raise OutputError(f"--out {path} is the data set itself: give the run a folder of its own")
         if resume:
-            if not (self.recipe.is_file() and any(self.checkpoints.glob("*.ckpt"))):
+            if not self.recipe.is_file():
                 raise TrainingError(f"there is no checkpoint in {path} to resume from: train without --resume")
         elif path.exists() and not path.is_dir():
             raise OutputError(f"--out {path} is a file: give a folder that does not exist yet")
@@ -110,6 +111,8 @@ class RunFolder:
         try:
             for folder in (self.checkpoints, self.samples):
                 folder.mkdir(parents=True, exist_ok=True)
+            for rest in self.checkpoints.glob(f".*{TEMPORARY_ENDING}"):  # of a run that was killed while it saved
+                rest.unlink()
         except OSError as error:
             raise OutputError(f"--out {self.path} cannot be written ({error.strerror}): choose another folder") from None
         write_text(self.recipe, dump_recipe(recipe))

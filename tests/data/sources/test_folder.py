@@ -119,6 +119,14 @@ def test_wrong_tables_are_named(clips, lines, message):
     assert str(path) in str(error.value)
 
 
+def test_a_table_may_name_files_in_full_but_none_outside(clips):
+    inside, outside = clips / "notes.txt", clips.parent / "letter.txt"
+    outside.write_text("x")
+    assert "notes" in items(clips, labels_csv=table(clips, "file", str(inside)))
+    with pytest.raises(InputError, match=r"letter\.txt, which is not under .*: name files relative to that folder"):
+        items(clips, labels_csv=table(clips, "file", str(outside)))
+
+
 def test_a_table_that_is_not_there_or_no_text(clips):
     with pytest.raises(InputError, match="No such file"):
         items(clips, labels_csv=clips / "labels.csv")

@@ -51,7 +51,12 @@ class FolderSource:
             table, self.static_factors, self.dynamic_factors = read_labels_csv(self.options.labels_csv, self.folder)
             # A file that a person names is read whatever its ending.
             known = {path.resolve() for path in paths}
-            paths += [path for path in table if path.resolve() not in known]
+            named = [path for path in table if path.resolve() not in known]
+            for path in named:
+                if not path.is_relative_to(self.folder):
+                    text = f"names {path}, which is not under {self.folder}"
+                    raise InputError(f"{self.options.labels_csv}: {text}: name files relative to that folder")
+            paths += named
             table = {path.resolve(): label for path, label in table.items()}
         elif self.layout is not None:
             self.static_factors, self.dynamic_factors = self.layout.static_factors, self.layout.dynamic_factors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -260,6 +261,23 @@ class TestBadFiles:
                 self.check(path, "Permission denied")
             finally:
                 path.chmod(0o700)
+
+    def test_unknown_codec(self, tmp_path: Path) -> None:
+        write_video(tmp_path / "a.mp4", make_clip(5), 10)
+        data = (tmp_path / "a.mp4").read_bytes()
+        assert data.count(b"avc1") > 1, "the codec's name stands in the header too"
+        (tmp_path / "a.mp4").write_bytes(data.replace(b"avc1", b"xyz1").replace(b"avcC", b"xyzC"))
+        self.check(tmp_path / "a.mp4", "FFmpeg cannot decode: convert the file")
+
+    @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's own about the same damage
+    @pytest.mark.parametrize("name", ["a.tiff", "a.gif", "a.png", "a.webp", "a.bmp"])
+    def test_an_image_cut_anywhere(self, tmp_path: Path, name: str) -> None:
+        Image.fromarray(make_clip(1)[0]).save(tmp_path / name)
+        data = (tmp_path / name).read_bytes()
+        for end in range(4, len(data) - 8, max(1, len(data) // 60)):
+            (tmp_path / name).write_bytes(data[:end])
+            with contextlib.suppress(VideoReadError):
+                read_video(tmp_path / name)
 
     def test_the_picture_changes_its_size(self, tmp_path: Path) -> None:
         images = [Image.new("RGB", (8, 8)), Image.new("RGB", (9, 8))]

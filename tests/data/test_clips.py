@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import errno
 import json
 import pickle
+import resource
 import shutil
 
 import numpy as np
@@ -165,16 +165,15 @@ def test_damaged_shards_are_refused(utd_set, damage, was_opened_before):
     assert "\n" not in str(error.value)
 
 
-def test_a_full_disk_is_not_taken_for_damage(utd_set, monkeypatch):
-    from datasets.arrow_writer import ArrowWriter
-
-    def fail(self, *args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(ArrowWriter, "write_table", fail)
-    with pytest.raises(DatasetError, match=r"cannot be unpacked for reading \(No space left on device\): free some space"):
-        ClipDataset.open(utd_set)
-    monkeypatch.undo()
+def test_a_full_disk_is_not_taken_for_damage(utd_set):
+    """The system refuses every file to grow above 3,000 bytes, as near as it gets without a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+    try:
+        with pytest.raises(DatasetError, match=r"cannot be unpacked for reading \(File too large\): free some space"):
+            ClipDataset.open(utd_set)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert len(ClipDataset.open(utd_set)) == 8
 
 

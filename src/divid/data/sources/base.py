@@ -28,6 +28,7 @@ class SourceOptions:
         channels: 1 for grey, 3 for RGB.
         seed: Seed of a generated source.
         num_clips: How many clips a generated source makes; its own default if None.
+        num_looks: How many static classes it has at most; its own default if None.
         limit: Prepare at most so many recordings, picked evenly over the listing.
         fit: How a `folder` recording that is not square becomes square: `crop` its centre, `pad` with black, or `stretch`.
         labels: `folders` takes a `folder` recording's parent folder as its action; `none` leaves it unlabelled.
@@ -40,6 +41,7 @@ class SourceOptions:
     channels: int = 3
     seed: int = 0
     num_clips: int | None = None
+    num_looks: int | None = None
     limit: int | None = None
     fit: Literal["crop", "pad", "stretch"] = "crop"
     labels: Literal["none", "folders"] = "none"
@@ -60,6 +62,7 @@ class SourceOptions:
             ("test fraction", self.test_fraction, 0, 1),
             ("limit", self.limit, 1, 10**9),
             ("number of clips", self.num_clips, 1, 10**9),
+            ("number of looks", self.num_looks, 2, 10**6),
         ):
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"{name} is {value}, must lie between {low} and {high}")

@@ -90,7 +90,7 @@ class PuppetsSource:
         """List the clips, trial by trial."""
         num_clips = NUM_CLIPS if self.options.num_clips is None else self.options.num_clips
         num_pairs = num_clips - num_clips // _TEST_SHARE
-        num_looks = min(NUM_LOOKS, num_pairs, max(2, num_pairs // _TEST_SHARE))
+        num_looks = min(self.options.num_looks or NUM_LOOKS, num_pairs, max(2, num_pairs // _TEST_SHARE))
         pairs = [
             (look, ACTIONS[(look + _ACTION_STEP * turn) % len(ACTIONS)])
             for turn in range(len(ACTIONS))

@@ -41,6 +41,27 @@ def test_orthogonality_at_unequal_widths_is_a_correlation():
     assert orthogonality_loss(s, independent).item() < 0.002
 
 
+def test_chance_in_a_small_batch_is_not_punished():
+    """Among 8 clips independent tokens correlate; a token that is the same for all clips would not, and must gain nothing."""
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        s, d = torch.randn(8, 16, generator=generator), torch.randn(8, 1, 12, generator=generator).expand(-1, 5, -1)
+        assert orthogonality_loss(s, d).item() < 0.02
+    assert orthogonality_loss(s, torch.ones_like(d)).item() == 0
+
+
+def test_neither_token_gains_by_shrinking_and_s_has_no_gradient_at_unequal_widths():
+    s = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    d = torch.cat([s, s[:, :1]], dim=1)[:, None].expand(-1, 5, -1).clone().requires_grad_()
+    s.requires_grad_()
+    value = orthogonality_loss(s, d)
+    value.backward()
+    assert value.item() > 0.2
+    assert s.grad is None
+    assert d.grad is not None
+    assert orthogonality_loss(1e-3 * s, 1e-3 * d).item() == pytest.approx(value.item(), rel=1e-3)
+
+
 @pytest.mark.parametrize("kappa", [0.0, 0.7])
 def test_channel_divergence_is_the_gaussian_closed_form(kappa):
     generator = torch.Generator().manual_seed(0)

@@ -112,6 +112,13 @@ def test_residual_of_the_reference_is_zero():
     torch.testing.assert_close(residual + features[:, :1], features)
 
 
+def test_an_untrained_models_static_token_tells_clips_apart():
+    """One that starts out nearly the same for all clips is ignored, and the dynamic tokens learn the look instead."""
+    shades = torch.linspace(-1, 1, 16).view(16, 1, 1, 1, 1).expand(-1, 3, 1, 32, 32)
+    codes = DividModel(ModelConfig(preset="tiny", channels=1)).eval().encode(shades)
+    assert codes.static.std(0).mean() > 0.1
+
+
 def test_static_token_sees_the_first_frame_only():
     model = make_model().eval()
     first = video()

@@ -18,7 +18,7 @@ from divid.training import planning
 from divid.training.module import learning_rate, parameter_groups
 from divid.training.planning import choose_precision, compile_if_wanted, estimate_cost
 from divid.training.run_folder import fingerprint
-from divid.training.validation import held_out_loss, token_statistics
+from divid.training.validation import held_out_loss, token_statistics, warn_of_collapse
 from divid.types import Codes
 
 
@@ -141,6 +141,17 @@ def test_statistics_of_known_tokens():
     assert values["squared_cosine"] == pytest.approx(0.5)
     assert values["squared_cosine_of_random_pairs"] == 0.5
     assert "squared_cosine" not in token_statistics(Codes(static, dynamic[..., :1]))
+
+
+def test_a_collapsed_token_is_named(caplog):
+    generator = torch.Generator().manual_seed(0)
+    static, dynamic = torch.randn(4, 6, generator=generator), torch.randn(4, 3, 5, generator=generator)
+    with caplog.at_level(logging.WARNING, logger="divid"):
+        warn_of_collapse(Codes(static, dynamic))
+        assert caplog.text == ""
+        warn_of_collapse(Codes(static[:1].expand(4, -1) + 1e-4 * static, dynamic))
+    assert "the static token has collapsed" in caplog.text
+    assert "dynamic" not in caplog.text
 
 
 def test_held_out_loss_has_the_same_noise_every_time(case):

@@ -29,7 +29,11 @@ def orthogonality_loss(static: StaticToken, dynamic: DynamicTokens) -> Float[Ten
     """Penalise what static and dynamic tokens have in common.
 
     At equal widths L_orth = mean_f cos(s, d_f)^2, which random pairs of width D hold at 1/D. At unequal widths no cosine is
-    defined: then it is the mean squared correlation, over the batch's clips and frames, of every entry of s with every one of d.
+    defined: then it is the mean squared correlation, over the batch's N clips and their frames, of every entry of s with every
+    entry of d, less the 1/(N - 1) that independent tokens show among N clips, and at least 0.
+
+    Without that allowance a small batch is nothing but chance: then a token lowers the value most by being the same for every
+    clip, and so they did in training, first s, then d. For the same reason s has no gradient in this form.
 
     Args:
         static: s.
@@ -42,10 +46,11 @@ def orthogonality_loss(static: StaticToken, dynamic: DynamicTokens) -> Float[Ten
         return functional.cosine_similarity(static[:, None], dynamic, dim=-1).square().mean()
     num_frames = dynamic.shape[1]
     static, dynamic = _from_all_processes(static), _from_all_processes(dynamic)
-    s = _standardise(static.repeat_interleave(num_frames, dim=0))
+    chance = 1 / max(1, len(static) - 1)
+    s = _standardise(static.detach().repeat_interleave(num_frames, dim=0))
     d = _standardise(dynamic.flatten(0, 1))
     with torch.autocast(s.device.type, enabled=False):
-        return (s.T @ d / len(d)).square().mean()
+        return functional.relu((s.T @ d / len(d)).square().mean() - chance)
 
 
 def channel_profile(abar_t: Tensor, config: BottleneckConfig, progress: Tensor) -> Tensor:
@@ -102,4 +107,4 @@ def _from_all_processes(clips: Tensor) -> Tensor:
 
 def _standardise(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
     centred = rows - rows.mean(0)
-    return centred / (centred.square().mean(0) + 1e-6).sqrt()
+    return centred / (centred.square().mean(0) + 1e-12).sqrt()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from divid.config import DenoiserConfig, TokenConfig
+from divid.models.sequence_encoder import keep_variance
 
 MOST_SCORES = 128 * 128
 """Query-key pairs a frame and head up to which plain matrix products beat the fused attention kernel on a CPU (`bench/`)."""
@@ -61,6 +62,8 @@ class Denoiser(nn.Module):
         width = config.attention_width
         self.static_projection = nn.Linear(tokens.static_dim, width)
         self.dynamic_projection = nn.Linear(tokens.dynamic_dim, width)
+        keep_variance(self.static_projection)
+        keep_variance(self.dynamic_projection)
         self.unet = UNet2DConditionModel(
             sample_size=image_size // config.patch_size,
             in_channels=channels * config.patch_size**2,

@@ -68,6 +68,7 @@ class FrameEncoder(nn.Module):
         self.levels = nn.Sequential(*layers)
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.head = nn.Conv2d(channels, config.feature_channels, 1)
+        nn.init.kaiming_normal_(self.head.weight, nonlinearity="linear")
         side = image_size // config.patch_size // 2 ** sum(halves)
         self.num_features = config.feature_channels * side**2
 

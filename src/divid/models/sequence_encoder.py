@@ -30,6 +30,21 @@ def residual_features(
     return features - reference
 
 
+def keep_variance(layer: nn.Linear | nn.Conv2d, *, is_before_relu: bool = False) -> None:
+    """Initialise a layer so that clips differ as much after it as before it, without a bias that they share.
+
+    PyTorch's own initialisation shrinks differences to a third at every layer and adds a common bias: a static token that
+    passed four such layers was nearly the same for all clips at the start, and the dynamic tokens learned the person instead.
+
+    Args:
+        layer: The layer.
+        is_before_relu: A ReLU follows, which halves the variance.
+    """
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu" if is_before_relu else "linear")
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+
+
 @dataclass(frozen=True)
 class TokenDistributions:
     """Tokens as Gaussians, which the explicit bottleneck needs; without it both variances are `None`.
@@ -70,6 +85,9 @@ class SequenceEncoder(nn.Module):
             nn.ReLU(),
             nn.Linear(config.static_hidden, heads * tokens.static_dim),
         )
+        for layer in self.static_mlp:
+            if isinstance(layer, nn.Linear):
+                keep_variance(layer, is_before_relu=layer is not self.static_mlp[-1])
         width = 2 * config.lstm_hidden
         self.lstm = nn.LSTM(num_features, config.lstm_hidden, batch_first=True, bidirectional=True)
         self.attention = nn.MultiheadAttention(width, config.attention_heads, batch_first=True)

@@ -29,6 +29,8 @@ logger = logging.getLogger("divid")
 NUM_SAMPLED_CLIPS = 8
 """Clips that are reconstructed, and from which the swap pairs are taken."""
 NUM_PAIRS = 4
+LEAST_SPREAD = 0.01
+"""Spread of a token over the clips, as a share of its size, under which it tells them apart no more."""
 
 
 def token_statistics(codes: Codes) -> dict[str, Tensor]:
@@ -65,6 +67,24 @@ def held_out_loss(model: nn.Module, video: Video, recipe: Recipe) -> dict[str, f
         for name, value in as_numbers(terms).items():
             sums[name] = sums.get(name, 0.0) + value * len(part) / len(video)
     return sums
+
+
+def warn_of_collapse(codes: Codes) -> None:
+    """Warn of a token that is nearly the same for every clip: whatever the loss says, swaps then copy the motion's clip.
+
+    Args:
+        codes: Of several clips.
+    """
+    for name, token in (("static", codes.static), ("dynamic", codes.dynamic)):
+        token = token.float()
+        spread = token.std(0, correction=0).square().mean().sqrt() / token.square().mean().sqrt()
+        if len(token) > 1 and not spread > LEAST_SPREAD:
+            logger.warning(
+                "the %s token has collapsed, it is nearly the same for every clip (it varies by %.1e of its size), and swaps "
+                "will show it: start again with a lower training.learning_rate",
+                name,
+                float(spread),
+            )
 
 
 class Validation(Callback):
@@ -111,6 +131,7 @@ class Validation(Callback):
         values = {f"validation/{name}": value for name, value in held_out_loss(model, video, self.recipe).items()}
         codes = model.encode(video)
         values |= {f"tokens/{name}": value for name, value in as_numbers(token_statistics(codes)).items()}
+        warn_of_collapse(codes)
         few = video[:NUM_SAMPLED_CLIPS]
         made = self._decode(model, Codes(codes.static[: len(few)], codes.dynamic[: len(few)]))
         values["validation/psnr"] = float(peak_signal_to_noise(made, few).mean())

@@ -99,6 +99,7 @@ def test_fixed_length_and_whole_span():
 
 
 @pytest.mark.parametrize(("location", "workers"), [("memory", 0), ("disk", 0), ("device", 0), ("disk", 2)])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_every_location_gives_the_same_batches_from_any_step(location, workers):
     reference = batches(module(), 0, 6)
     for got, expected in zip(batches(module(location, workers), 2, 4), reference[2:], strict=True):

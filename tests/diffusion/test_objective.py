@@ -43,11 +43,13 @@ def test_orthogonality_at_unequal_widths_is_a_correlation():
 
 def test_chance_in_a_small_batch_is_not_punished():
     """Among 8 clips independent tokens correlate; a token that is the same for all clips would not, and must gain nothing."""
-    for seed in range(20):
-        generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
+    values = []
+    for _ in range(50):
         s, d = torch.randn(8, 16, generator=generator), torch.randn(8, 1, 12, generator=generator).expand(-1, 5, -1)
-        assert orthogonality_loss(s, d).item() < 0.02
-    assert orthogonality_loss(s, torch.ones_like(d)).item() == 0
+        values.append(orthogonality_loss(s, d).item())
+        assert orthogonality_loss(s, torch.ones_like(d)).item() == 0
+    assert sum(values) / 50 < 0.02 < 1 / 7
 
 
 def test_neither_token_gains_by_shrinking_and_s_has_no_gradient_at_unequal_widths():

@@ -38,8 +38,8 @@ class Denoiser(nn.Module):
     """Predict eps or v for single frames, each given the static token of its clip and its own dynamic token.
 
     With `cross_attention` the context of every transformer block is the two-token sequence [s ; d_f], each projected to the
-    attention width by its own layer. With `adagn` the two, concatenated, are added to the time embedding, which scales and
-    shifts the norms.
+    attention width by its own layer and normalised. With `adagn` the two, concatenated, are added to the time embedding, which
+    scales and shifts the norms.
 
     Args:
         config: Widths, levels and conditioning, resolved.
@@ -48,7 +48,8 @@ class Denoiser(nn.Module):
         channels: 1 or 3.
 
     Source:
-        Paper section 4.1, "Conditional Diffusion Model". Differs: optional space-to-depth around the U-Net, `adagn`.
+        Paper section 4.1, "Conditional Diffusion Model". Differs: the projected tokens are normalised; optional space-to-depth
+        around the U-Net; `adagn`.
     """
 
     def __init__(self, config: DenoiserConfig, tokens: TokenConfig, image_size: int, channels: int) -> None:
@@ -64,6 +65,9 @@ class Denoiser(nn.Module):
         self.dynamic_projection = nn.Linear(tokens.dynamic_dim, width)
         keep_variance(self.static_projection)
         keep_variance(self.dynamic_projection)
+        # Both tokens enter at one scale: a static token that has grown ten times larger drowns the dynamic ones.
+        self.static_norm = nn.LayerNorm(width)
+        self.dynamic_norm = nn.LayerNorm(width)
         self.unet = UNet2DConditionModel(
             sample_size=image_size // config.patch_size,
             in_channels=channels * config.patch_size**2,
@@ -99,7 +103,8 @@ class Denoiser(nn.Module):
             static: s of each frame's clip.
             dynamic: d_f of each frame.
         """
-        s, d = self.static_projection(static), self.dynamic_projection(dynamic)
+        s = self.static_norm(self.static_projection(static))
+        d = self.dynamic_norm(self.dynamic_projection(dynamic))
         x = functional.pixel_unshuffle(x_t, self.patch_size)
         if self.uses_cross_attention:
             output = self.unet(x, t, encoder_hidden_states=torch.stack([s, d], dim=1), return_dict=False)[0]

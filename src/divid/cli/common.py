@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from divid.config import SamplingConfig, SolverName
-from divid.errors import ConfigError, ModelError
+from divid.errors import ConfigError, ModelError, OutputError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -138,6 +138,20 @@ def render_options(args: Namespace, pipeline: DividPipeline, progress: Any) -> d
         "compare": args.compare,
         "progress": progress,
     }
+
+
+def output_folder(out: str) -> Path:
+    """Make the folder that `--out` names, if it is not there.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror}: give another one with --out") from error
+    return folder
 
 
 def early_output_check(out: str, inputs: Sequence[str | None], endings: tuple[str, ...] = (".mp4", ".gif", ".png")) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divid.cli import common
-from divid.errors import OutputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,11 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Make clips, get a model, swap, write, and say what was done."""
-    out = Path(args.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {out}: {error.strerror}: give another one with --out") from error
+    out = common.output_folder(args.out)
     paths = make_clips(out)
     args.model = args.model or find_or_train(out, args.minutes, args.device)
     pipeline = common.load_pipeline(args)

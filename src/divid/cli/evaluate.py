@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divid.cli import common
-from divid.errors import OutputError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -33,11 +32,7 @@ def run(args: Namespace) -> None:
     from divid.evaluation.swap import draw_pairs, swap_sheet
     from divid.outputs import atomic_path, write_image
 
-    out = Path(args.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {out}: {error.strerror}: give another one with --out") from error
+    out = common.output_folder(args.out)
     pipeline = common.load_pipeline(args)
     options, model = pipeline.model.options, pipeline.model.eval()
     clips = ClipDataset.open(args.data, split=args.split, image_size=options.image_size, channels=options.channels)

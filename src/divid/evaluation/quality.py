@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
-from divid.arrays import frames_to_video, peak_signal_to_noise
+from divid.arrays import peak_signal_to_noise
 from divid.config import SamplingConfig
-from divid.data.clips import ClipDataset, middle_positions
-from divid.types import Disentangler, Video
+from divid.data.clips import ClipDataset
+from divid.data.module import middle_video
+from divid.types import Disentangler
 
 BATCH_CLIPS = 16
 
@@ -63,18 +64,6 @@ class Reconstruction:
     mean_frame: Estimate
 
 
-def read_clips(clips: ClipDataset, indices: Sequence[int], num_frames: int) -> Video:
-    """Give whole recordings as clips of F frames, the middle one of each of F equal stretches.
-
-    Args:
-        clips: Any clips.
-        indices: Which ones.
-        num_frames: F.
-    """
-    frames = [clips.frames(index, middle_positions(clips.num_frames(index), num_frames)) for index in indices]
-    return torch.cat([frames_to_video(clip) for clip in frames])
-
-
 @torch.no_grad()
 def measure_reconstruction(
     model: Disentangler,
@@ -99,7 +88,7 @@ def measure_reconstruction(
     made, first, mean = [], [], []
     for start in range(0, len(clips), BATCH_CLIPS):
         indices = range(start, min(start + BATCH_CLIPS, len(clips)))
-        video = read_clips(clips, indices, num_frames).to(device)
+        video = middle_video(clips, list(indices), num_frames).to(device)
         decoded = model.decode(model.encode(video), seeds=[seed + i for i in indices], sampling=sampling)
         made += peak_signal_to_noise(decoded, video).tolist()
         first += peak_signal_to_noise(video[:, :1].expand_as(video), video).tolist()

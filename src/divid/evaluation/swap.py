@@ -10,8 +10,8 @@ from PIL.Image import Image
 from divid.arrays import video_to_frames
 from divid.config import SamplingConfig
 from divid.data.clips import ClipDataset
+from divid.data.module import middle_video
 from divid.errors import DatasetError
-from divid.evaluation.quality import read_clips
 from divid.randomness import make_generator
 from divid.types import Codes, Disentangler
 from divid.video import contact_sheet
@@ -68,8 +68,8 @@ def swap_sheet(
         title: Heading.
     """
     device = next(iter(model.parameters())).device  # type: ignore[attr-defined]
-    looks = read_clips(clips, [a for a, _ in pairs], num_frames)
-    moves = read_clips(clips, [b for _, b in pairs], num_frames)
+    looks = middle_video(clips, [a for a, _ in pairs], num_frames)
+    moves = middle_video(clips, [b for _, b in pairs], num_frames)
     codes = Codes(model.encode(looks.to(device)).static, model.encode(moves.to(device)).dynamic)
     swaps = model.decode(codes, seeds=[seed + i for i in range(len(pairs))], sampling=sampling)
     rows = []

@@ -127,6 +127,7 @@ class DiffusionConfig:
         num_train_timesteps: Steps of the forward process.
         shared_training: One noise draw and one t for all frames of a clip in training (preset; paper on). Off: one draw a frame.
         shared_sampling: One start noise, and one noise each ancestral step, for all frames of a clip in sampling (paper on).
+        scale_input: Scale x_t, before the network sees it, by how much of it is signal (preset; paper off).
     """
 
     prediction_type: PredictionType | None = None
@@ -134,6 +135,7 @@ class DiffusionConfig:
     num_train_timesteps: int = 1000
     shared_training: bool | None = None
     shared_sampling: bool = True
+    scale_input: bool | None = None
 
 
 @dataclass
@@ -260,7 +262,7 @@ class TrainingConfig:
     num_steps: int = 5000
     batch_size: int = 16
     frames_per_clip: int = 4
-    learning_rate: float = 6e-4
+    learning_rate: float = 1e-3
     warmup_steps: int = 200
     learning_rate_schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.01
@@ -318,7 +320,7 @@ _TRAINING_RANGES: tuple[tuple[str, float, float], ...] = (
 
 _COMMON: dict[str, Any] = {
     "tokens": {"static_dim": 256, "dynamic_dim": 32, "static_dropout": 0.1, "dynamic_dropout": 0.1},
-    "diffusion": {"prediction_type": "v_prediction", "schedule": "cosine", "shared_training": False},
+    "diffusion": {"prediction_type": "v_prediction", "schedule": "cosine", "shared_training": False, "scale_input": True},
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -370,7 +372,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "attention_levels": (1, 2, 3),
             "attention_width": 256,
         },
-        "diffusion": {"prediction_type": "epsilon", "schedule": "linear", "shared_training": True},
+        "diffusion": {"prediction_type": "epsilon", "schedule": "linear", "shared_training": True, "scale_input": False},
     },
 }
 """Values that a preset gives to the fields left at `None`; sizes as in the README's table."""

@@ -13,6 +13,8 @@ from divid.errors import ConfigError, nearest
 
 LINEAR_BETAS = (1e-4, 0.02)
 """First and last beta of the linear schedule over 1000 steps (Ho et al., 2020, section 4)."""
+PIXEL_VARIANCE = 0.25
+"""Variance assumed of pixels in [-1, 1]."""
 MAX_BETA = 0.999
 """Largest beta of the cosine schedule (Nichol and Dhariwal, 2021, section 3.2)."""
 
@@ -86,6 +88,18 @@ def prediction_to_x_0(prediction: Tensor, x_t: Tensor, abar_t: Tensor, predictio
     if prediction_type == "epsilon":
         return (x_t - (1 - abar_t).sqrt() * prediction) / abar_t.sqrt()
     return abar_t.sqrt() * x_t - (1 - abar_t).sqrt() * prediction
+
+
+def input_scale(abar: Float[Tensor, " timesteps"]) -> Float[Tensor, " timesteps"]:
+    """Give the factor on x_t before the network: that of the best linear estimate of x_0 from x_t, for pixels of `PIXEL_VARIANCE`.
+
+    It falls to 0 with the signal. At full scale the network has to learn, at every level of noise, to ignore what is nothing but
+    noise, and until it has, the noise shows in its predictions and drowns what the tokens say.
+
+    Args:
+        abar: From `alphas_cumprod`.
+    """
+    return abar.sqrt() * PIXEL_VARIANCE / (abar * PIXEL_VARIANCE + 1 - abar)
 
 
 def signal_to_noise(abar: Float[Tensor, " timesteps"]) -> Float[Tensor, " timesteps"]:

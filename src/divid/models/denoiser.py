@@ -46,14 +46,25 @@ class Denoiser(nn.Module):
         tokens: Token widths, resolved.
         image_size: Height and width of the frames.
         channels: 1 or 3.
+        input_scale: Factor on x_t at each step t; None: 1.
 
     Source:
         Paper section 4.1, "Conditional Diffusion Model". Differs: the projected tokens are normalised; optional space-to-depth
-        around the U-Net; `adagn`.
+        around the U-Net; x_t scaled; `adagn`.
     """
 
-    def __init__(self, config: DenoiserConfig, tokens: TokenConfig, image_size: int, channels: int) -> None:
+    input_scale: Tensor | None
+
+    def __init__(
+        self,
+        config: DenoiserConfig,
+        tokens: TokenConfig,
+        image_size: int,
+        channels: int,
+        input_scale: Float[Tensor, " timesteps"] | None = None,
+    ) -> None:
         super().__init__()
+        self.register_buffer("input_scale", None if input_scale is None else input_scale.float(), persistent=False)
         assert config.channels and config.blocks_per_level and config.patch_size and config.attention_width
         assert config.attention_levels is not None and tokens.static_dim and tokens.dynamic_dim
         self.patch_size = config.patch_size
@@ -105,6 +116,8 @@ class Denoiser(nn.Module):
         """
         s = self.static_norm(self.static_projection(static))
         d = self.dynamic_norm(self.dynamic_projection(dynamic))
+        if self.input_scale is not None:
+            x_t = x_t * self.input_scale[t][:, None, None, None].to(x_t.dtype)
         x = functional.pixel_unshuffle(x_t, self.patch_size)
         if self.uses_cross_attention:
             output = self.unet(x, t, encoder_hidden_states=torch.stack([s, d], dim=1), return_dict=False)[0]

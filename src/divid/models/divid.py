@@ -20,7 +20,7 @@ from divid.diffusion.objective import (
     simple_loss,
 )
 from divid.diffusion.sampling import sample_frames
-from divid.diffusion.schedule import add_noise, alphas_cumprod, prediction_target
+from divid.diffusion.schedule import add_noise, alphas_cumprod, input_scale, prediction_target
 from divid.errors import ConfigError
 from divid.models.denoiser import Denoiser
 from divid.models.frame_encoder import FrameEncoder
@@ -58,13 +58,19 @@ class DividModel(ModelMixin, ConfigMixin):
             self.frame_encoder.num_features,
             has_variances=self.options.bottleneck.kind == "channel",
         )
-        self.denoiser = Denoiser(self.options.denoiser, tokens, self.options.image_size, self.options.channels)
         self.has_empty_tokens = bool(tokens.static_dropout or tokens.dynamic_dropout)
         if self.has_empty_tokens:
             self.empty_static = nn.Parameter(torch.zeros(tokens.static_dim))
             self.empty_dynamic = nn.Parameter(torch.zeros(tokens.dynamic_dim))
         abar = alphas_cumprod(diffusion.schedule, diffusion.num_train_timesteps)
         self.register_buffer("abar", abar.float(), persistent=False)
+        self.denoiser = Denoiser(
+            self.options.denoiser,
+            tokens,
+            self.options.image_size,
+            self.options.channels,
+            input_scale(abar) if diffusion.scale_input else None,
+        )
         self._train_denoiser: Any = self.denoiser.forward
 
     @property

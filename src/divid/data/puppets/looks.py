@@ -92,6 +92,9 @@ class Look:
     scene: Scene
 
 
+FIGURE_SCALE = 1.2
+"""Makes figures as large as the picture allows with raised arms, so that their motion is a good part of it."""
+
 HAIR_STYLES = ("short", "short", "buzz", "bob", "long", "ponytail", "bun", "afro", "spiky", "cap", "beanie", "pigtails")
 TOPS = ("short_sleeves", "short_sleeves", "long_sleeves", "long_sleeves", "sleeveless", "jacket", "dungarees", "dress")
 BOTTOMS = ("trousers", "trousers", "shorts", "skirt")
@@ -158,23 +161,24 @@ def _choice(rng: np.random.Generator, options: Sequence[str]) -> str:
 
 
 def _make_body(rng: np.random.Generator) -> Proportions:
+    z = FIGURE_SCALE
     height, build, head = rng.uniform(0.92, 1.04), rng.uniform(0.86, 1.2), rng.uniform(0.94, 1.1)
     legs = rng.uniform(0.94, 1.06)
     return Proportions(
-        head_radius=0.083 * head,
-        neck=0.018 * height,
-        torso=0.172 * height * (2 - legs),
-        shoulder_half_width=0.066 * (0.4 + 0.6 * build),
-        hip_half_width=0.038 * build,
-        upper_arm=0.108 * height,
-        forearm=0.106 * height,
-        thigh=0.135 * height * legs,
-        shin=0.132 * height * legs,
-        foot=0.052,
-        ankle_height=0.028,
-        arm_radius=0.027 * (0.5 + 0.5 * build),
-        leg_radius=0.036 * (0.4 + 0.6 * build),
-        waist_radius=0.05 * build,
+        head_radius=z * 0.083 * head,
+        neck=z * 0.018 * height,
+        torso=z * 0.172 * height * (2 - legs),
+        shoulder_half_width=z * 0.066 * (0.4 + 0.6 * build),
+        hip_half_width=z * 0.038 * build,
+        upper_arm=z * 0.108 * height,
+        forearm=z * 0.106 * height,
+        thigh=z * 0.135 * height * legs,
+        shin=z * 0.132 * height * legs,
+        foot=z * 0.052,
+        ankle_height=z * 0.028,
+        arm_radius=z * 0.027 * (0.5 + 0.5 * build),
+        leg_radius=z * 0.036 * (0.4 + 0.6 * build),
+        waist_radius=z * 0.05 * build,
     )
 
 

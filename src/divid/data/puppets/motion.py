@@ -18,7 +18,7 @@ from divid.data.puppets.looks import Proportions
 FPS = 12.0
 """Frames a second that the actions' tempo is made for."""
 
-GROUND = 0.9
+GROUND = 0.92
 """Height in the picture at which the feet stand, 0 at the top."""
 
 TILT = 0.2

@@ -127,7 +127,8 @@ class DiffusionConfig:
         num_train_timesteps: Steps of the forward process.
         shared_training: One noise draw and one t for all frames of a clip in training (preset; paper on). Off: one draw a frame.
         shared_sampling: One start noise, and one noise each ancestral step, for all frames of a clip in sampling (paper on).
-        scale_input: Scale x_t, before the network sees it, by how much of it is signal (preset; paper off).
+        scale_input: Scale x_t, before the network sees it, by how much of it is signal (default: with v_prediction; not possible
+            with epsilon, which asks for the noise that this hides; paper off).
     """
 
     prediction_type: PredictionType | None = None
@@ -320,7 +321,7 @@ _TRAINING_RANGES: tuple[tuple[str, float, float], ...] = (
 
 _COMMON: dict[str, Any] = {
     "tokens": {"static_dim": 256, "dynamic_dim": 32, "static_dropout": 0.1, "dynamic_dropout": 0.1},
-    "diffusion": {"prediction_type": "v_prediction", "schedule": "cosine", "shared_training": False, "scale_input": True},
+    "diffusion": {"prediction_type": "v_prediction", "schedule": "cosine", "shared_training": False},
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -372,7 +373,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "attention_levels": (1, 2, 3),
             "attention_width": 256,
         },
-        "diffusion": {"prediction_type": "epsilon", "schedule": "linear", "shared_training": True, "scale_input": False},
+        "diffusion": {"prediction_type": "epsilon", "schedule": "linear", "shared_training": True},
     },
 }
 """Values that a preset gives to the fields left at `None`; sizes as in the README's table."""
@@ -427,6 +428,8 @@ def _fill_in(config: Any, preset: dict[str, Any]) -> Any:
         value = getattr(config, f.name)
         if is_dataclass(value):
             changes[f.name] = _fill_in(value, preset.get(f.name, {}))
+        elif value is None and f.name == "scale_input":
+            changes[f.name] = (config.prediction_type or preset["prediction_type"]) == "v_prediction"
         elif value is None:
             changes[f.name] = preset[f.name]
     return replace(config, **changes)
@@ -454,6 +457,11 @@ def _validate_model(model: ModelConfig) -> None:
     _check_choice("model.bottleneck.profile", model.bottleneck.profile, get_args(BottleneckProfile))
     _check_choice("model.diffusion.prediction_type", model.diffusion.prediction_type, get_args(PredictionType))
     _check_choice("model.diffusion.schedule", model.diffusion.schedule, get_args(ScheduleName))
+    if model.diffusion.scale_input and model.diffusion.prediction_type == "epsilon":
+        raise ConfigError(
+            "model.diffusion.scale_input hides the noise, which prediction_type epsilon asks for: "
+            "set scale_input to false, or prediction_type to v_prediction"
+        )
     _check_range("model.tokens.static_dropout", tokens.static_dropout, 0, 1)
     _check_range("model.tokens.dynamic_dropout", tokens.dynamic_dropout, 0, 1)
     _check_range("model.image_size", model.image_size, 8, 1024)

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from divid.diffusion.schedule import (
+    PIXEL_VARIANCE,
     add_noise,
     alphas_cumprod,
+    input_scale,
     prediction_target,
     prediction_to_x_0,
     prior_divergence,
@@ -38,6 +40,24 @@ def test_a_perfect_prediction_gives_back_x_0(prediction_type):
     x_t = add_noise(x_0, noise, abar_t)
     target = prediction_target(x_0, noise, abar_t, prediction_type)
     torch.testing.assert_close(prediction_to_x_0(target, x_t, abar_t, prediction_type), x_0, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("t", [0, 200, 500, 900])
+def test_the_scaled_input_is_the_best_linear_estimate_of_the_clean_pixels(t):
+    generator = torch.Generator().manual_seed(t)
+    x_0, noise = torch.randn(2, 400_000, dtype=torch.float64, generator=generator)
+    x_0 *= PIXEL_VARIANCE**0.5
+    abar = alphas_cumprod("cosine", 1000)
+    x_t = add_noise(x_0, noise, abar[t])
+    regression = (x_t * x_0).mean() / x_t.square().mean()
+    assert input_scale(abar)[t].item() == pytest.approx(regression.item(), abs=0.005)
+
+
+def test_the_scaled_input_falls_with_the_signal():
+    scale = input_scale(alphas_cumprod("cosine", 1000))
+    assert (scale.diff() < 0).all()
+    assert scale[0] > 0.99
+    assert scale[-1] < 1e-3
 
 
 def test_noising_keeps_unit_variance():

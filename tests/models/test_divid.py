@@ -41,6 +41,7 @@ SWITCHES = {
     "shared noise": {"diffusion": {"shared_training": True}},
     "separate sampling noise": {"diffusion": {"shared_sampling": False}},
     "epsilon, linear": {"diffusion": {"prediction_type": "epsilon", "schedule": "linear"}},
+    "input as it is": {"diffusion": {"scale_input": False}},
     "channel": {"bottleneck": {"kind": "channel"}},
     "channel, linear": {"bottleneck": {"kind": "channel", "profile": "linear"}},
 }
@@ -77,6 +78,25 @@ def test_every_switch_trains_and_samples(name):
     sample = model.decode(codes, seeds=[0, 1, 2], sampling=FAST)
     assert sample.shape == (3, 5, 1, 16, 16)
     assert sample.abs().max() <= 1
+
+
+def test_pure_noise_hardly_reaches_the_scaled_network():
+    def spread(**diffusion):
+        model = make_model(diffusion=diffusion).eval()
+        noise = torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(2))
+        seen = []
+        model.denoiser.unet.conv_in.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        model.predict(noise, torch.full((8,), 999), torch.zeros(8, 12), torch.zeros(8, 6))
+        return seen[0].std().item()
+
+    assert spread(scale_input=True) < 0.001
+    assert spread(scale_input=False) > 0.9
+
+
+def test_epsilon_cannot_be_predicted_from_a_scaled_input():
+    with pytest.raises(ConfigError, match="hides the noise"):
+        make_model(diffusion={"scale_input": True, "prediction_type": "epsilon"})
+    assert make_model(diffusion={"prediction_type": "epsilon"}).options.diffusion.scale_input is False
 
 
 def test_total_is_the_weighted_sum():

@@ -33,6 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=None, help="prepare at most so many recordings, evenly picked")
     parser.add_argument("--num-clips", type=int, default=None, help="puppets: how many clips")
     parser.add_argument("--num-looks", type=int, default=None, help="most looks that a generated source (puppets) has")
+    parser.add_argument("--scenery", choices=("full", "plain"), default="full", help="behind puppets: a place, or one colour")
     parser.add_argument("--seed", type=int, default=0, help="puppets: seed of the clips")
     parser.add_argument("--fit", choices=common.FITS, default="crop", help="folder: how frames that are not square become square")
     parser.add_argument("--labels", choices=("none", "folders"), default="none", help="folder: the parent folder is the action")
@@ -53,6 +54,7 @@ def run(args: Namespace) -> None:
         seed=args.seed,
         num_clips=args.num_clips,
         num_looks=args.num_looks,
+        scenery=args.scenery,
         limit=args.limit,
         fit=args.fit,
         labels=args.labels,

@@ -142,6 +142,15 @@ def test_the_background_stands_still() -> None:
     assert np.ptp(frames[:, 20:56, 20:44], axis=0).max() > 60
 
 
+def test_plain_scenery_is_one_colour_and_leaves_the_figure_as_it_is() -> None:
+    full, plain = (render_clip(4, "bow", 3, num_frames=6, size=64, scenery=kind) for kind in ("full", "plain"))
+    assert np.ptp(plain[:, :4].reshape(-1, 3), axis=0).max() == 0
+    assert np.ptp(full[:, :4].reshape(-1, 3), axis=0).max() > 5
+    pelvis = pose(4, "bow", 3, 6)[:, JOINT_NAMES.index("pelvis")]
+    for f, place in enumerate(pelvis):
+        assert np.abs(colour_near(full[f], place) - colour_near(plain[f], place)).max() == 0
+
+
 @pytest.mark.parametrize("look_seed", range(8))
 def test_edges_are_smooth(look_seed: int) -> None:
     """Between skin and sky lie colours that are neither: in a picture without smoothing every pixel is pure."""

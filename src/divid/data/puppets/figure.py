@@ -14,7 +14,7 @@ from divid.data.puppets.head import OUTLINE, Head, darker, draw_back_hair, draw_
 from divid.data.puppets.looks import Color, Look, mix
 from divid.data.puppets.motion import JOINT_NAMES, SIDES, Motion
 from divid.data.puppets.pen import Circle, Pen, Point
-from divid.data.puppets.scenery import draw_scene
+from divid.data.puppets.scenery import Scenery, draw_scene
 
 Segment = tuple[Circle, Circle, Color]
 
@@ -231,19 +231,20 @@ def _supersampling(size: int) -> int:
     return min(6, max(3 if size <= 160 else 2, -(-256 // size)))
 
 
-def render(look: Look, motion: Motion, size: int) -> NDArray[np.uint8]:
+def render(look: Look, motion: Motion, size: int, scenery: Scenery = "full") -> NDArray[np.uint8]:
     """Draw a clip: every frame several times as large, then averaged down, so that all edges are smooth.
 
     Args:
         look: The figure and its place.
         motion: Its joints in every frame.
         size: Side of the square pictures in pixels.
+        scenery: Background, as for `draw_scene`.
 
     Returns:
         Frames as uint8 F H W C, RGB.
     """
     factor = _supersampling(size)
-    scene = draw_scene(look.scene, size * factor)
+    scene = draw_scene(look.scene, size * factor, scenery)
     frames = np.empty((len(motion.joints), size, size, 3), np.uint8)
     ankles = [JOINT_NAMES.index(f"{side}_ankle") for side in SIDES]
     for f, (joints, axes, yaw, lift) in enumerate(zip(motion.joints, motion.head_axes, motion.yaw, motion.lift, strict=True)):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from divid.data.puppets.looks import Color, Scene, mix
 from divid.data.puppets.pen import Pen
+
+Scenery = Literal["full", "plain"]
 
 HORIZON = 0.74
 """Height in the picture where the ground begins."""
@@ -204,13 +207,16 @@ _PAINTERS: dict[str, Callable[[Pen, Scene, np.random.Generator], None]] = {
 }
 
 
-def draw_scene(scene: Scene, side: int) -> Image.Image:
+def draw_scene(scene: Scene, side: int, scenery: Scenery = "full") -> Image.Image:
     """Paint the background of a look.
 
     Args:
         scene: Kind, colours and seed.
         side: Width and height in pixels.
+        scenery: `full`, or `plain`: the colour above the horizon and nothing else, so that all there is to learn is the figure.
     """
+    if scenery == "plain":
+        return Image.new("RGB", (side, side), scene.sky[1])
     image = _gradient(scene, side)
     _PAINTERS[scene.kind](Pen(image), scene, np.random.default_rng(scene.seed))
     return image

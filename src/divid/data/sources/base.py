@@ -29,6 +29,7 @@ class SourceOptions:
         seed: Seed of a generated source.
         num_clips: How many clips a generated source makes; its own default if None.
         num_looks: How many static classes it has at most; its own default if None.
+        scenery: What stands behind a puppet: `full`, or `plain`, one colour.
         limit: Prepare at most so many recordings, picked evenly over the listing.
         fit: How a `folder` recording that is not square becomes square: `crop` its centre, `pad` with black, or `stretch`.
         labels: `folders` takes a `folder` recording's parent folder as its action; `none` leaves it unlabelled.
@@ -42,6 +43,7 @@ class SourceOptions:
     seed: int = 0
     num_clips: int | None = None
     num_looks: int | None = None
+    scenery: Literal["full", "plain"] = "full"
     limit: int | None = None
     fit: Literal["crop", "pad", "stretch"] = "crop"
     labels: Literal["none", "folders"] = "none"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from divid.data.images import to_channels
-from divid.data.puppets import ACTIONS, FPS, JOINT_NAMES, Motion, make_look, make_motion, render
+from divid.data.puppets import ACTIONS, FPS, JOINT_NAMES, Motion, Scenery, make_look, make_motion, render
 from divid.data.sources.base import Item, SourceOptions
 from divid.errors import ConfigError, InputError, nearest
 
@@ -31,7 +31,9 @@ _ACTION_STEP = 7
 """Successive actions of one look lie so far apart in `ACTIONS`, so related ones do not go together where cells are missing."""
 
 
-def render_clip(look_seed: int, action: str, clip_seed: int, *, num_frames: int, size: int) -> NDArray[np.uint8]:
+def render_clip(
+    look_seed: int, action: str, clip_seed: int, *, num_frames: int, size: int, scenery: Scenery = "full"
+) -> NDArray[np.uint8]:
     """Draw one clip: uint8 RGB frames (F, H, W, C), meant to be shown at `FPS` frames a second.
 
     Args:
@@ -40,15 +42,16 @@ def render_clip(look_seed: int, action: str, clip_seed: int, *, num_frames: int,
         clip_seed: Which performance of the action: phase, tempo, amplitude and place.
         num_frames: Length of the clip.
         size: Height and width in pixels.
+        scenery: `full`, or `plain`: one colour behind the figure.
 
     Raises:
         ConfigError: There is no such action, a seed is negative, or a length is less than 1.
     """
-    return render_clip_and_poses(look_seed, action, clip_seed, num_frames=num_frames, size=size)[0]
+    return render_clip_and_poses(look_seed, action, clip_seed, num_frames=num_frames, size=size, scenery=scenery)[0]
 
 
 def render_clip_and_poses(
-    look_seed: int, action: str, clip_seed: int, *, num_frames: int, size: int
+    look_seed: int, action: str, clip_seed: int, *, num_frames: int, size: int, scenery: Scenery = "full"
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Draw one clip as `render_clip` does, and give its pose with it.
 
@@ -59,7 +62,7 @@ def render_clip_and_poses(
     if size < 1:
         raise ConfigError(f"size is {size}, must be at least 1 pixel")
     look, motion = make_look(_checked_seed("look_seed", look_seed)), _perform(look_seed, action, clip_seed, num_frames)
-    return render(look, motion, size), _joints(motion)
+    return render(look, motion, size, scenery), _joints(motion)
 
 
 class PuppetsSource:
@@ -102,7 +105,8 @@ class PuppetsSource:
 
     def load(self, item: Item) -> tuple[NDArray[np.uint8], float]:
         """Draw one clip; see `Source.load`."""
-        frames = render_clip(**item.extra, num_frames=NUM_FRAMES, size=self.options.image_size)
+        size, scenery = self.options.image_size, self.options.scenery
+        frames = render_clip(**item.extra, num_frames=NUM_FRAMES, size=size, scenery=scenery)
         return to_channels(frames, self.options.channels), FPS
 
     def poses(self, item: Item) -> NDArray[np.float32]:

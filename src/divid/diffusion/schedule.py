@@ -91,7 +91,7 @@ def prediction_to_x_0(prediction: Tensor, x_t: Tensor, abar_t: Tensor, predictio
 
 
 def input_scale(abar: Float[Tensor, " timesteps"]) -> Float[Tensor, " timesteps"]:
-    """Give the factor on x_t before the network: that of the best linear estimate of x_0 from x_t, for pixels of `PIXEL_VARIANCE`.
+    """Give the factor on x_t before the network: that of the best linear estimate of x_0, for pixels of `PIXEL_VARIANCE`.
 
     It falls to 0 with the signal. At full scale the network has to learn, at every level of noise, to ignore what is nothing but
     noise, and until it has, the noise shows in its predictions and drowns what the tokens say.

@@ -1,5 +1,5 @@
 # Needs Python 3.11 or newer, make and git; everything else goes into .venv. PYTHON=python3.12 picks another interpreter.
-DEV_EXTRAS := dev,faces
+DEV_EXTRAS := dev,faces,eval
 
 .PHONY: help demo test check setup clean
 .DEFAULT_GOAL := help

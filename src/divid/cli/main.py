@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prepare": ("divid.cli.prepare", "turn a folder of videos, or a known data set, into a prepared data set"),
     "train": ("divid.cli.train", "train a recipe on prepared data sets"),
     "evaluate": ("divid.cli.evaluate", "measure reconstruction on held-out clips and draw swaps of random pairs"),
+    "bottleneck": ("divid.cli.bottleneck", "show at which noise level a trained model needs which token"),
     "info": ("divid.cli.info", "show versions, device and models; or what a video, data set, run or model holds"),
 }
 """Command -> (module with `add_arguments` and `run`, one line of help)."""

@@ -1,10 +1,11 @@
-"""Reconstruction: how much of a held-out clip survives its own codes."""
+"""Reconstruction: how much of a held-out clip survives its own codes, in pixels and in looks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -12,7 +13,15 @@ from divid.arrays import peak_signal_to_noise
 from divid.config import SamplingConfig
 from divid.data.clips import ClipDataset
 from divid.data.module import middle_video
-from divid.types import Disentangler
+from divid.evaluation.realism import (
+    FeatureNetwork,
+    Flicker,
+    check_finite,
+    measure_flicker,
+    perceptual_distance,
+    structural_similarity,
+)
+from divid.types import Disentangler, Video
 
 BATCH_CLIPS = 16
 
@@ -84,15 +93,121 @@ def measure_reconstruction(
         seed: Clip i is sampled with seed + i.
         told: Hears of the progress.
     """
-    device = next(iter(model.parameters())).device  # type: ignore[attr-defined]
     made, first, mean = [], [], []
-    for start in range(0, len(clips), BATCH_CLIPS):
-        indices = range(start, min(start + BATCH_CLIPS, len(clips)))
-        video = middle_video(clips, list(indices), num_frames).to(device)
-        decoded = model.decode(model.encode(video), seeds=[seed + i for i in indices], sampling=sampling)
+    for decoded, video in _reconstructions(model, clips, num_frames, sampling, seed, told):
         made += peak_signal_to_noise(decoded, video).tolist()
         first += peak_signal_to_noise(video[:, :1].expand_as(video), video).tolist()
         mean += peak_signal_to_noise(video.mean(1, keepdim=True).expand_as(video), video).tolist()
+    return Reconstruction(Estimate.of(made), Estimate.of(first), Estimate.of(mean))
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How like the real clips the made ones are, clip by clip.
+
+    Args:
+        psnr: In dB.
+        ssim: Structural similarity, 1 for equal clips.
+        flicker: Change where the real clips are still.
+        perceptual: Distance in the feature network's maps, 0 for equal clips; None without a network.
+        network: Name of the feature network.
+    """
+
+    psnr: Estimate
+    ssim: Estimate
+    flicker: Flicker
+    perceptual: Estimate | None = None
+    network: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all numbers as JSON stores them; null where there is none."""
+        return {
+            "psnr_db": _as_json(self.psnr),
+            "ssim": _as_json(self.ssim),
+            "perceptual": None if self.perceptual is None else {"network": self.network, **_as_json(self.perceptual)},
+            "flicker": self.flicker.to_dict(),
+        }
+
+    def to_text(self) -> str:
+        """Give all numbers as lines of text."""
+        rows = [("PSNR", self.psnr, " dB", 2), ("SSIM", self.ssim, "", 4)]
+        if self.perceptual is not None:
+            rows.append((f"perceptual distance ({self.network})", self.perceptual, "", 4))
+        lines = [f"{name} {_describe(estimate, digits, unit)}" for name, estimate, unit, digits in rows]
+        return "\n".join([*lines, self.flicker.to_text()])
+
+
+@torch.no_grad()
+def compare(pairs: Iterable[tuple[Video, Video]], network: FeatureNetwork | None = None) -> Quality:
+    """Measure made clips beside the real ones that they should equal.
+
+    Args:
+        pairs: (made, real) clips, in batches.
+        network: Measures the perceptual distance; none without it.
+
+    Raises:
+        ModelError: Made clips are not finite.
+        MissingExtraError: torchmetrics is not installed.
+    """
+    psnr, ssim, perceptual, flicker = [], [], [], Flicker()
+    for made, real in pairs:
+        check_finite(made)
+        psnr += peak_signal_to_noise(made, real).tolist()
+        ssim += structural_similarity(made, real).tolist()
+        flicker += measure_flicker(made, real)
+        if network is not None:
+            perceptual += perceptual_distance(network, made, real).tolist()
+    if network is None:
+        return Quality(Estimate.of(psnr), Estimate.of(ssim), flicker)
+    return Quality(Estimate.of(psnr), Estimate.of(ssim), flicker, Estimate.of(perceptual), network.name)
+
+
+@torch.no_grad()
+def measure_quality(
+    model: Disentangler,
+    clips: ClipDataset,
+    *,
+    num_frames: int,
+    sampling: SamplingConfig,
+    network: FeatureNetwork | None = None,
+    seed: int = 0,
+    told: Told | None = None,
+) -> Quality:
+    """Decode every clip from its own codes, and compare in pixels, in structure, in features and in time.
+
+    Args:
+        model: On its device, in evaluation mode.
+        clips: Held-out clips.
+        num_frames: F, frames of a clip, as in training.
+        sampling: Solver and steps.
+        network: Measures the perceptual distance, on the model's device; none without it.
+        seed: Clip i is sampled with seed + i.
+        told: Hears of the progress.
+
+    Raises:
+        ModelError: The model gives clips that are not finite.
+        MissingExtraError: torchmetrics is not installed.
+    """
+    return compare(_reconstructions(model, clips, num_frames, sampling, seed, told), network)
+
+
+def _reconstructions(
+    model: Disentangler, clips: ClipDataset, num_frames: int, sampling: SamplingConfig, seed: int, told: Told | None
+) -> Iterator[tuple[Video, Video]]:
+    """Give (decoded from its own codes, real) for all clips, in batches."""
+    device = next(iter(model.parameters())).device  # type: ignore[attr-defined]
+    for start in range(0, len(clips), BATCH_CLIPS):
+        indices = range(start, min(start + BATCH_CLIPS, len(clips)))
+        video = middle_video(clips, list(indices), num_frames).to(device)
+        yield model.decode(model.encode(video), seeds=[seed + i for i in indices], sampling=sampling), video
         if told:
             told("reconstructing", indices[-1] + 1, len(clips))
-    return Reconstruction(Estimate.of(made), Estimate.of(first), Estimate.of(mean))
+
+
+def _as_json(estimate: Estimate) -> dict[str, Any]:
+    return {name: None if math.isnan(value) else value for name, value in asdict(estimate).items()}
+
+
+def _describe(estimate: Estimate, digits: int, unit: str) -> str:
+    interval = "no interval" if math.isnan(estimate.low) else f"[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    return f"{estimate.mean:.{digits}f}{unit}  {interval}  over {estimate.num_clips} clips"

@@ -17,7 +17,6 @@ def python_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
 
 
-
 def test_version_stands_in_one_place(repository):
     from divid._version import __version__
 

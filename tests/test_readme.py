@@ -17,7 +17,7 @@ from divid.recipes import flatten, load_recipe
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "gpu/QUEUE.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
+RECIPES = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
 def code_blocks(page: Path, language: str) -> list[str]:

@@ -7,7 +7,7 @@ in its `recipe.yaml`, fully resolved.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, Protocol, Self, get_args, runtime_checkable
 
 from divid.errors import ConfigError, nearest
 
@@ -278,6 +278,21 @@ class TrainingConfig:
     log_every_steps: int = 10
 
 
+@runtime_checkable
+class MethodConfig(Protocol):
+    """What training and pipeline know of a method's options: `ModelConfig`, or another method's own dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    image_size: int | None
+    channels: int
+    max_frame_spacing: int
+    frames_per_sequence: int
+
+    def resolve(self) -> Self:
+        """Fill in what is left open and check every field."""
+        ...
+
+
 @dataclass
 class Recipe:
     """All that a training run depends on, besides its data.
@@ -285,7 +300,7 @@ class Recipe:
     Args:
         method: A key of `divid.methods.METHODS`.
         seed: Seed of everything random.
-        model: The network.
+        model: The method's options: DiViD's, or those that `divid.recipes.MODEL_CONFIGS` names.
         data: The drawing of clips.
         training: The loop.
         sampling: How validation grids are sampled, and the exported model's default.
@@ -293,7 +308,7 @@ class Recipe:
 
     method: str = "divid"
     seed: int = 0
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: MethodConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -308,8 +323,8 @@ class Recipe:
         for name, low, high in _TRAINING_RANGES:
             _check_range(f"training.{name}", getattr(self.training, name), low, high)
         self.sampling.validate()
-        model = replace(self.model, frames_per_sequence=self.data.frames_per_sequence).resolve()
-        return replace(self, model=model)
+        told = {"frames_per_sequence": self.data.frames_per_sequence, "num_train_steps": self.training.num_steps}
+        return replace(self, model=tell(self.model, told).resolve())
 
 
 _TRAINING_RANGES: tuple[tuple[str, float, float], ...] = (
@@ -377,6 +392,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Values that a preset gives to the fields left at `None`; sizes as in the README's table."""
+
+
+def tell(model: MethodConfig, values: dict[str, Any]) -> MethodConfig:
+    """Set what training knows in a method's options, as far as they have a field for it.
+
+    Args:
+        model: The options.
+        values: Values by field.
+    """
+    known = {f.name for f in fields(model)}
+    return replace(model, **{name: value for name, value in values.items() if name in known})
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """Every exception that divid raises on purpose.
 
-    DividError                 one line: what is wrong, what was got, what to do; exit code 2
-    |-- InputError             a file or folder that a person handed over cannot be used
-    |   |-- VideoReadError     a video, GIF or image folder cannot be read
-    |   `-- OutputError        an output path cannot be written, or would overwrite the input
-    |-- DatasetError           a prepared data set is missing, empty, damaged or not ours
-    |-- ConfigError            a recipe, flag or argument has a wrong key or value
-    |-- ModelError             a model folder or checkpoint cannot be loaded, or does not fit
-    |-- TrainingError          training cannot go on (a loss that is not a number, for one)
-    |   `-- TrainingStopped    a signal ended training; a checkpoint is saved
-    `-- MissingExtraError      an optional dependency is not installed
+DividError                 one line: what is wrong, what was got, what to do; exit code 2
+|-- InputError             a file or folder that a person handed over cannot be used
+|   |-- VideoReadError     a video, GIF or image folder cannot be read
+|   `-- OutputError        an output path cannot be written, or would overwrite the input
+|-- DatasetError           a prepared data set is missing, empty, damaged or not ours
+|-- ConfigError            a recipe, flag or argument has a wrong key or value
+|-- ModelError             a model folder or checkpoint cannot be loaded, or does not fit
+|-- TrainingError          training cannot go on (a loss that is not a number, for one)
+|   `-- TrainingStopped    a signal ended training; a checkpoint is saved
+`-- MissingExtraError      an optional dependency is not installed
 """
 
 from __future__ import annotations

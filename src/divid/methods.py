@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from divid.baselines.dbse import DBSEModel
+from divid.baselines.spyl import SPYLModel
 from divid.models.divid import DividModel
 
-METHODS: dict[str, type] = {"divid": DividModel}
+METHODS: dict[str, type] = {"divid": DividModel, "dbse": DBSEModel, "spyl": SPYLModel}
 """Name in a recipe -> class; each meets `divid.types.Disentangler` and is a diffusers `ModelMixin`."""

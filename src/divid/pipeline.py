@@ -353,5 +353,3 @@ def _render_options(options: dict[str, Any]) -> RenderOptions:
 
 def _checked_output(out: str | Path | None, inputs: Sequence[str | Path]) -> Path | None:
     return None if out is None else check_output(Path(out), inputs=[Path(path) for path in inputs])
-
-

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from divid.config import Recipe, from_dict, to_dict
+from divid.baselines.options import DBSEConfig, SPYLConfig
+from divid.config import ModelConfig, Recipe, from_dict, to_dict
 from divid.errors import ConfigError, nearest
+
+MODEL_CONFIGS: dict[str, type] = {"dbse": DBSEConfig, "spyl": SPYLConfig}
+"""Methods whose options, the keys under `model`, are not DiViD's `ModelConfig`."""
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
@@ -43,26 +47,29 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
 
 def list_recipes() -> list[str]:
     """Give the names of the recipes that come with divid."""
-    return sorted(path.stem for path in _recipes_folder().glob("*.yaml"))
+    return sorted(path.stem for path in _recipes_folder().rglob("*.yaml"))
 
 
-def load_recipe(path_or_name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(path_or_name: str | Path, overrides: Mapping[str, Any] | None = None, *, method: str | None = None) -> Recipe:
     """Read a recipe; every key and value is checked, fields left at null stay so until `Recipe.resolve`.
 
     Args:
         path_or_name: A YAML file, or the name of a recipe that comes with divid (see `list_recipes`).
         overrides: Values by dotted key, as in `{"training.num_steps": 10}`; they win over the file's.
+        method: Train another method by this recipe: of the keys under `model` those stay that both methods have.
 
     Raises:
         ConfigError: There is no such recipe, a key is unknown, or a value has the wrong type or range.
     """
     values = _read_yaml(_find(path_or_name))
+    if method is not None and method != values.get("method", Recipe.method):
+        _build(values)  # finds what is wrong with the keys that do not stay, too
+        known = {f.name for f in fields(_model_config(method))}
+        model = {key: value for key, value in values.get("model", {}).items() if key in known}
+        values = {**values, "method": method, "model": model}
     for key, value in (overrides or {}).items():
         _set(values, key, value)
-    _check_types(Recipe, values)
-    recipe = from_dict(Recipe, values)
-    recipe.resolve()
-    return recipe
+    return _build(values)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -106,6 +113,20 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
     return flat
 
 
+def _model_config(method: Any) -> type:
+    return MODEL_CONFIGS.get(str(method), ModelConfig)
+
+
+def _build(values: dict[str, Any]) -> Recipe:
+    model_config, model = _model_config(values.get("method")), values.get("model", {})
+    others = {key: value for key, value in values.items() if key != "model"}
+    _check_types(model_config, model, "model")
+    _check_types(Recipe, others)
+    recipe = replace(from_dict(Recipe, others), model=from_dict(model_config, model, "model"))
+    recipe.resolve()
+    return recipe
+
+
 def _recipes_folder() -> Path:
     packaged = Path(__file__).parent / "_recipes"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "configs"
@@ -117,10 +138,10 @@ def _find(path_or_name: str | Path) -> Path:
         return path
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise ConfigError(f"there is no recipe file {str(path)!r}: give a YAML file, or one of {', '.join(list_recipes())}")
-    bundled = _recipes_folder() / f"{path.name}.yaml"
-    if not bundled.is_file():
+    bundled = [file for file in _recipes_folder().rglob("*.yaml") if file.stem == path.name]
+    if not bundled:
         raise ConfigError(f"there is no recipe {str(path)!r}{nearest(str(path), list_recipes())}")
-    return bundled
+    return bundled[0]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

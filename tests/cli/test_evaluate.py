@@ -36,6 +36,19 @@ def test_numbers_and_pictures_are_written_and_repeat(model_folder, prepared, tmp
     assert f"{results[0]['psnr_db']['model']['mean']:.2f} dB" in capsys.readouterr().out
 
 
+def test_a_judge_and_the_probes_add_their_numbers(model_folder, prepared, tmp_path, capsys):
+    judge = ["judge", "--data", str(prepared), "--out", str(tmp_path / "judge"), "--device", "cpu", "--steps", "5"]
+    assert main([*judge, "--frames", "5", "--size", "16", "--channels", "3"]) == 0
+    more = ("--steps", "1", "--judge", str(tmp_path / "judge"), "--leakage")
+    assert evaluate(model_folder, prepared, tmp_path / "out", *more) == 0
+    swaps = json.loads((tmp_path / "out" / "swaps.json").read_text())
+    leakage = json.loads((tmp_path / "out" / "leakage.json").read_text())
+    assert swaps
+    assert leakage
+    assert len(json.loads((tmp_path / "out" / "pairs.json").read_text())["pairs"]) == 4
+    assert "leakage" in capsys.readouterr().out.lower()
+
+
 def test_a_set_of_another_kind_is_refused_in_one_line(model_folder, tmp_path, capsys):
     assert evaluate(model_folder, tmp_path, tmp_path / "out") == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -24,7 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "encode": ("divid.cli.encode", "write the codes of a video, or of a folder of videos, as Parquet"),
     "prepare": ("divid.cli.prepare", "turn a folder of videos, or a known data set, into a prepared data set"),
     "train": ("divid.cli.train", "train a recipe on prepared data sets"),
-    "evaluate": ("divid.cli.evaluate", "measure reconstruction on held-out clips and draw swaps of random pairs"),
+    "evaluate": ("divid.cli.evaluate", "measure reconstruction, swap accuracy and leakage on held-out clips, and draw swaps"),
+    "judge": ("divid.cli.judge", "train the classifier that judges swaps, on real clips, and say how well it does"),
     "bottleneck": ("divid.cli.bottleneck", "show at which noise level a trained model needs which token"),
     "info": ("divid.cli.info", "show versions, device and models; or what a video, data set, run or model holds"),
 }

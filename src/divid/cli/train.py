@@ -20,6 +20,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--config", required=True, metavar="RECIPE", help="a recipe's name (puppets-cpu, utd-mhad, ...) or YAML file"
     )
     parser.add_argument(
+        "--method", default=None, help="train another method by the recipe: divid, dbse or spyl (default: the recipe's)"
+    )
+    parser.add_argument(
         "--data", required=True, nargs="+", metavar="DATASET", help="folders made by divid prepare; several are joined"
     )
     parser.add_argument("--out", default=None, metavar="RUN", help="the run's folder (not needed with --dry-run)")
@@ -41,7 +44,8 @@ def run(args: Namespace) -> None:
     """Train, or say what training would cost."""
     from divid.recipes import load_recipe, parse_override
 
-    recipe = load_recipe(args.config, dict(parse_override(text) for text in chain.from_iterable(args.set or [])))
+    overrides = dict(parse_override(text) for text in chain.from_iterable(args.set or []))
+    recipe = load_recipe(args.config, overrides, method=args.method)
     if args.seed is not None:
         recipe = replace(recipe, seed=args.seed)
     if args.devices < 1:

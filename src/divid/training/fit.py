@@ -19,7 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 from torch import nn
 
-from divid.config import Recipe
+from divid.config import Recipe, tell
 from divid.data.clips import ClipDataset
 from divid.data.module import ClipDataModule, max_frame_spacing
 from divid.errors import ConfigError, DatasetError, TrainingStopped, nearest
@@ -175,7 +175,7 @@ def _prepare(recipe: Recipe, paths: Sequence[Path], device: str, devices: int) -
     assert recipe.model.image_size
     clips, held_out = open_splits(paths, recipe.model.image_size, recipe.model.channels)
     spacing = recipe.model.max_frame_spacing or max_frame_spacing(clips, recipe.data.frames_per_sequence)
-    recipe = replace(recipe, model=replace(recipe.model, max_frame_spacing=spacing))
+    recipe = replace(recipe, model=tell(recipe.model, {"max_frame_spacing": spacing, "num_train_clips": len(clips)}))
     data = ClipDataModule(clips, recipe.seed, recipe.training.batch_size, recipe.data)
     torch.manual_seed(derive_seed(recipe.seed, "first weights"))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import shutil
 import time
@@ -34,7 +35,7 @@ class RunCost:
     Args:
         parameters: Number of weights of each part of the model.
         encoder_flops: Floating point operations to encode one frame.
-        decoder_flops: The same to denoise one frame once, in training's forward pass.
+        decoder_flops: The same to decode (denoise) one frame once, in training's forward pass.
         memory_bytes: Weights, optimiser, and what a step keeps for the backward pass.
         seconds_per_step: Measured.
         num_steps: Steps in all.
@@ -55,7 +56,7 @@ class RunCost:
         step = f"{self.num_steps} steps of {self.seconds_per_step:.3f} s"
         lines = (
             f"parameters    {sum(self.parameters.values()) / 1e6:.2f} M ({parts})",
-            f"forward pass  {encoder:.2f} GFLOP a frame encoded, {decoder:.2f} GFLOP a frame denoised",
+            f"forward pass  {encoder:.2f} GFLOP a frame encoded, {decoder:.2f} GFLOP a frame decoded",
             f"memory        about {self.memory_bytes / 2**30:.2f} GiB, besides the clips",
             f"time          about {minutes:.1f} min for {step}, besides validation",
         )
@@ -181,7 +182,8 @@ def estimate_cost(model: nn.Module, batch: ClipBatch, recipe: Recipe) -> RunCost
     """
     one = ClipBatch(batch.video[:1], batch.slots[:1], batch.indices[:1], batch.step)
     num_frames = one.video.shape[1]
-    num_denoised = min(recipe.training.frames_per_clip or num_frames, num_frames)
+    takes_few = "num_denoised_frames" in inspect.signature(model.losses).parameters  # type: ignore[arg-type]
+    num_denoised = min(recipe.training.frames_per_clip or num_frames, num_frames) if takes_few else num_frames
     encoder = _count_flops(lambda: model.encode(one.video))  # type: ignore[operator]
     everything = _count_flops(lambda: training_losses(model, one, recipe))
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}

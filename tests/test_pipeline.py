@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import tracemalloc
 
 import numpy as np
@@ -62,7 +63,11 @@ def test_save_load_equal(pipeline, tmp_path):
     assert np.array_equal(*frames)
 
 
-def test_half_precision_makes_nearly_the_same_frames(pipeline, tmp_path):
+def test_half_precision_makes_nearly_the_same_frames(tmp_path):
+    # At high noise a scaled input is nearly nothing, which an untrained network's norms blow up, rounding included.
+    torch.manual_seed(1)
+    config = dataclasses.replace(CONFIG, diffusion=dataclasses.replace(CONFIG.diffusion, scale_input=False))
+    pipeline = DividPipeline(DividModel(config).eval(), FAST)
     pipeline.save_pretrained(tmp_path / "model")
     half = DividPipeline.from_pretrained(tmp_path / "model", torch_dtype=torch.bfloat16)
     frames = [each(clip(5, 0), clip(5, 1), seed=3).astype(int) for each in (pipeline, half)]

@@ -84,7 +84,7 @@ def test_signals_save_a_checkpoint_and_say_how_to_go_on(start, tmp_path, number)
 
 
 def without_dropout(method, static_dim):
-    recipe = tiny_recipe(num_steps=2, checkpoint_minutes=0.0)
+    recipe = tiny_recipe(num_steps=2, checkpoint_minutes=0.0, learning_rate=1e-3)
     recipe.method = method
     recipe.model.tokens.static_dropout = 0.0 if method == "tiny" else 0.1
     if method == "divid":

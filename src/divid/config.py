@@ -104,7 +104,8 @@ class DenoiserConfig:
         attention_heads: Heads in each transformer block (paper 8).
         attention_width: Width to which both tokens are projected as the context (preset; paper 256).
         conditioning: `cross_attention` (paper), or `adagn`: tokens enter through the scale and shift of the group norms.
-        norm_groups: Groups of the group norms.
+        norm_groups: Groups of the group norms (preset; paper 32). In narrow networks 32 leave so few channels a group that the norms
+            take out the constant colours which the tokens have set.
     """
 
     channels: tuple[int, ...] | None = None
@@ -114,7 +115,7 @@ class DenoiserConfig:
     attention_heads: int = 8
     attention_width: int | None = None
     conditioning: Conditioning = "cross_attention"
-    norm_groups: int = 32
+    norm_groups: int | None = None
 
 
 @dataclass
@@ -351,6 +352,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "patch_size": 1,
             "attention_levels": (1, 2),
             "attention_width": 128,
+            "norm_groups": 8,
         },
     },
     "small": {
@@ -363,6 +365,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "patch_size": 1,
             "attention_levels": (1, 2, 3),
             "attention_width": 256,
+            "norm_groups": 8,
         },
     },
     "base": {
@@ -375,6 +378,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "patch_size": 1,
             "attention_levels": (1, 2, 3),
             "attention_width": 256,
+            "norm_groups": 8,
         },
     },
     "paper": {
@@ -387,6 +391,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "patch_size": 1,
             "attention_levels": (1, 2, 3),
             "attention_width": 256,
+            "norm_groups": 32,
         },
         "diffusion": {"prediction_type": "epsilon", "schedule": "linear", "shared_training": True},
     },
@@ -474,7 +479,7 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 def _validate_model(model: ModelConfig) -> None:
     encoder, denoiser, tokens = model.encoder, model.denoiser, model.tokens
     assert model.image_size is not None and encoder.patch_size is not None and denoiser.patch_size is not None
-    assert denoiser.channels is not None and denoiser.attention_levels is not None
+    assert denoiser.channels is not None and denoiser.attention_levels is not None and denoiser.norm_groups
     assert tokens.static_dropout is not None and tokens.dynamic_dropout is not None
     _check_choice("model.channels", model.channels, (1, 3))
     _check_choice("model.tokens.static_source", tokens.static_source, get_args(StaticSource))

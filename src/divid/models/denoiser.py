@@ -66,7 +66,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.register_buffer("input_scale", None if input_scale is None else input_scale.float(), persistent=False)
         assert config.channels and config.blocks_per_level and config.patch_size and config.attention_width
-        assert config.attention_levels is not None and tokens.static_dim and tokens.dynamic_dim
+        assert config.attention_levels is not None and config.norm_groups and tokens.static_dim and tokens.dynamic_dim
         self.patch_size = config.patch_size
         self.uses_cross_attention = config.conditioning == "cross_attention"
         attentive, plain = ("CrossAttn", "UNetMidBlock2DCrossAttn") if self.uses_cross_attention else ("Attn", "UNetMidBlock2D")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from divid import export
 from divid.config import DenoiserConfig, EncoderConfig, ModelConfig, SamplingConfig, TokenConfig
 from divid.errors import ModelError, OutputError
-from divid.export import find_model_folder, load_model, render_card, resolve_model, save_model
+from divid.export import bundle_model, find_model_folder, load_model, render_card, resolve_model, save_model
 from divid.models.divid import DividModel
 
 CONFIG = ModelConfig(
@@ -185,13 +185,45 @@ def test_folders_without_a_model(tmp_path):
         load_model(tmp_path)
 
 
-def test_a_model_is_found_by_path_or_bundled_name(folder, monkeypatch):
+@pytest.fixture
+def zoo(folder, monkeypatch) -> Path:
+    """A bundled model `tiny`, and nothing else bundled."""
+    monkeypatch.setattr(export, "ZOO_FOLDER", folder.parent / "zoo")
+    return bundle_model(folder, "tiny", {"title": "Tiny", "Limits": "very small"})
+
+
+def test_a_model_is_found_by_path_or_bundled_name(folder, zoo):
     assert resolve_model(str(folder)) == folder
-    monkeypatch.setattr(export, "ZOO_FOLDER", folder.parent)
-    assert export.bundled_models() == {"model": folder}
-    assert resolve_model("model") == folder
-    with pytest.raises(ModelError, match="did you mean 'model'"):
-        resolve_model("modle")
+    assert export.bundled_models() == {"tiny": zoo}
+    assert resolve_model("tiny") == zoo
+    with pytest.raises(ModelError, match="did you mean 'tiny'"):
+        resolve_model("tinny")
+
+
+def test_a_bundled_model_has_half_the_size_and_is_loaded_as_float32(model, folder, zoo):
+    assert all(tensor.dtype == torch.bfloat16 for tensor in load_file(weights_path(zoo)).values())
+    assert "very small" in (zoo / "README.md").read_text()
+    loaded, sampling = load_model(zoo)
+    assert sampling == SAMPLING
+    for name, tensor in model.state_dict().items():
+        assert loaded.state_dict()[name].dtype == torch.float32
+        torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=2**-8, atol=1e-8)
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_a_bundled_model_that_is_not_as_shipped_is_refused(zoo):
+    change_weights(zoo, lambda weights: weights["empty_static"].add_(1))
+    with pytest.raises(ModelError, match="bundled model tiny is damaged: .*safetensors .*install divid again"):
+        resolve_model("tiny")
+    weights_path(zoo).unlink()
+    with pytest.raises(ModelError, match="bundled model tiny is incomplete"):
+        resolve_model("tiny")
+
+
+def test_a_bundled_model_may_be_made_again(folder, zoo):
+    assert bundle_model(folder, "tiny", {"title": "Second"}) == zoo
+    assert "Second" in (zoo / "README.md").read_text()
+    assert resolve_model("tiny") == zoo
 
 
 def test_the_hub_is_asked_last_and_says_so_when_it_is_away():

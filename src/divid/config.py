@@ -62,6 +62,8 @@ class TokenConfig:
             guidance).
         dynamic_dropout: The same for a clip's dynamic tokens.
         orthogonality_weight: lambda of eq. (5) (choice 0.1); 0 switches the term off.
+        motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that the
+            dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
     """
 
     static_dim: int | None = None
@@ -71,6 +73,7 @@ class TokenConfig:
     static_dropout: float | None = None
     dynamic_dropout: float | None = None
     orthogonality_weight: float = 0.1
+    motion_augmentation: float = 0.0
 
 
 @dataclass
@@ -495,6 +498,7 @@ def _validate_model(model: ModelConfig) -> None:
         )
     _check_range("model.tokens.static_dropout", tokens.static_dropout, 0, 1)
     _check_range("model.tokens.dynamic_dropout", tokens.dynamic_dropout, 0, 1)
+    _check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
     _check_range("model.image_size", model.image_size, 8, 1024)
     _check_range("model.max_frame_spacing", model.max_frame_spacing, 0, 10**9)
     _check_range("model.diffusion.num_train_timesteps", model.diffusion.num_train_timesteps, 2, 100_000)

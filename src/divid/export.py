@@ -10,6 +10,8 @@ Nothing is ever unpickled.
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 import logging
 import os
@@ -35,6 +37,7 @@ from divid.types import Disentangler
 PIPELINE_CLASS = "DividPipeline"
 INDEX_NAME = "model_index.json"
 CARD_NAME = "README.md"
+CHECKSUMS_NAME = "SHA256SUMS"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 ZOO_FOLDER = Path(__file__).parent / "zoo"
 PICKLE_ENDINGS = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -43,7 +46,13 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _logger = logging.getLogger("divid")
 
 
-def save_model(model: Disentangler, sampling: SamplingConfig, folder: Path, card: Mapping[str, Any] | str) -> None:
+def save_model(
+    model: Disentangler,
+    sampling: SamplingConfig,
+    folder: Path,
+    card: Mapping[str, Any] | str,
+    dtype: torch.dtype | None = None,
+) -> None:
     """Write a model folder: all of it or nothing; a model folder that is already there is replaced.
 
     Args:
@@ -51,6 +60,7 @@ def save_model(model: Disentangler, sampling: SamplingConfig, folder: Path, card
         sampling: How it samples unless told otherwise.
         folder: Where to; made if missing.
         card: The README: its text, or `title` and further keys, each a section (text, a list, or a mapping shown as YAML).
+        dtype: Type in which the weights are written; None: as they are. They are loaded as float32.
 
     Raises:
         OutputError: The folder holds something else, or cannot be written.
@@ -59,6 +69,8 @@ def save_model(model: Disentangler, sampling: SamplingConfig, folder: Path, card
     if folder.exists() and not (folder.is_dir() and ((folder / INDEX_NAME).is_file() or not any(folder.iterdir()))):
         raise OutputError(f"{folder} exists and is not a model folder: give another name, or remove it first")
     module: Any = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    if dtype is not None:
+        module = copy.deepcopy(module).to(dtype)
     index = {
         "_class_name": PIPELINE_CLASS,
         "_diffusers_version": diffusers.__version__,
@@ -140,18 +152,47 @@ def resolve_model(name: str | Path, **hub_options: Any) -> Path:
         hub_options: Passed on to `huggingface_hub.snapshot_download` (revision, token, cache_dir, local_files_only).
 
     Raises:
-        ModelError: Nothing of that name can be found.
+        ModelError: Nothing of that name can be found, or a bundled model is not as it was shipped.
     """
     text, path = str(name), Path(name).expanduser()
     if path.exists():
         return find_model_folder(path)
     bundled = bundled_models()
     if text in bundled:
+        _check_sums(text, bundled[text])
         return bundled[text]
     if isinstance(name, Path) or path.suffix in PICKLE_ENDINGS or not _HUB_ID.fullmatch(text):
         hint = nearest(text, bundled) if bundled else ""
         raise ModelError(f"no model {text!r}: give a model or run folder, a bundled model's name, or a Hub id owner/name{hint}")
     return _download(text, hub_options)
+
+
+def bundle_model(source: Path, name: str, card: Mapping[str, Any]) -> Path:
+    """Make a trained model part of the package: weights in bfloat16, a card, and the checksum of every file.
+
+    Args:
+        source: Model or run folder.
+        name: Name under which `resolve_model` will find it.
+        card: As for `save_model`.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        ModelError: `source` holds no model.
+        OutputError: The folder cannot be written.
+    """
+    model, sampling = load_model(source)
+    folder = ZOO_FOLDER / name
+    (folder / CHECKSUMS_NAME).unlink(missing_ok=True)
+    save_model(model, sampling, folder, card, dtype=torch.bfloat16)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    try:
+        (folder / CHECKSUMS_NAME).write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot write {folder / CHECKSUMS_NAME}: {_one_line(error)}") from error
+    return folder
 
 
 def render_card(card: Mapping[str, Any]) -> str:
@@ -186,6 +227,23 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _check_sums(name: str, folder: Path) -> None:
+    """Compare a bundled model with the checksums that were shipped with it."""
+    sums = folder / CHECKSUMS_NAME
+    try:
+        expected = dict(reversed(line.split("  ", 1)) for line in sums.read_text(encoding="utf-8").splitlines())
+        wrong = [path for path, digest in expected.items() if _sha256(folder / path) != digest]
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the bundled model {name} is incomplete ({_one_line(error)}): install divid again") from error
+    if wrong:
+        raise ModelError(f"the bundled model {name} is damaged: {wrong[0]} is not as it was shipped; install divid again")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _swap_folders(new: Path, folder: Path, old: Path) -> None:

@@ -41,6 +41,13 @@ def short_recipe(monkeypatch):
     monkeypatch.setattr(recipes, "load_recipe", load_short)
 
 
+def bundle_model_as_puppets(model_folder, tmp_path, monkeypatch):
+    from divid import export
+
+    monkeypatch.setattr(export, "ZOO_FOLDER", tmp_path / "zoo")
+    return export.bundle_model(model_folder, "puppets", {"title": "Tiny"})
+
+
 def check_files(out) -> None:
     assert {path.name for path in out.iterdir() if path.is_file()} == FILES
     assert read_video(out / "a_moves_like_b.mp4")[0].shape[0] == read_video(out / "b.mp4")[0].shape[0]
@@ -74,6 +81,21 @@ def test_without_a_model_it_trains_once(short_recipe, tmp_path, capsys, monkeypa
         text = capsys.readouterr().out
         for word in words:
             assert word in text
+
+
+def test_a_bundled_model_is_taken_unless_training_is_asked_for(model_folder, tmp_path, monkeypatch):
+    from divid.cli import demo
+
+    zoo = bundle_model_as_puppets(model_folder, tmp_path, monkeypatch)
+    assert demo.find_or_train(tmp_path, 1.0, "cpu") == zoo.name
+    (tmp_path / "run").symlink_to(model_folder.parent)
+    assert demo.find_or_train(tmp_path, 1.0, "cpu", use_bundled=False) == str(tmp_path / "run")
+
+
+def test_training_and_a_model_exclude_each_other(model_folder, tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--model", str(model_folder), "--train"]) == 2
+    assert "give one of the two" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
 
 
 def test_an_output_that_is_a_file(model_folder, tmp_path, capsys):

@@ -36,6 +36,9 @@ SWITCHES = {
     "no token dropout": {"tokens": {"static_dropout": 0.0, "dynamic_dropout": 0.0}},
     "equal widths": {"tokens": {"dynamic_dim": 12}},
     "no orthogonality": {"tokens": {"orthogonality_weight": 0.0}},
+    "motion augmentation": {"tokens": {"motion_augmentation": 1.0}},
+    "motion augmentation, static from the whole clip": {"tokens": {"motion_augmentation": 1.0, "static_source": "whole"}},
+    "motion augmentation, static from a random frame": {"tokens": {"motion_augmentation": 1.0, "static_source": "random"}},
     "adagn": {"denoiser": {"conditioning": "adagn"}},
     "space-to-depth": {"denoiser": {"patch_size": 2}, "encoder": {"patch_size": 2}},
     "shared noise": {"diffusion": {"shared_training": True}},
@@ -257,3 +260,27 @@ def test_the_paper_preset_is_the_papers():
     assert (options.tokens.static_dim, options.tokens.dynamic_dim) == (256, 256)
     assert (options.diffusion.prediction_type, options.diffusion.schedule) == ("epsilon", "linear")
     assert options.diffusion.shared_training is True
+
+
+@pytest.mark.parametrize("source", ["first", "random", "whole"])
+def test_motion_augmentation_changes_what_the_dynamic_tokens_see_and_nothing_else(source, monkeypatch):
+    plain = make_model(tokens={"static_source": source, "static_dropout": 0.0, "dynamic_dropout": 0.0})
+    changed = make_model(
+        tokens={"static_source": source, "static_dropout": 0.0, "dynamic_dropout": 0.0, "motion_augmentation": 1.0}
+    )
+    seen = []
+    for model in (plain, changed):
+        forward = model.denoiser.forward
+        monkeypatch.setattr(model, "_train_denoiser", lambda *args, forward=forward: seen.append(args) or forward(*args))
+        model.losses(video(), step())
+    (x_plain, t_plain, static_plain, dynamic_plain), (x_changed, t_changed, static_changed, dynamic_changed) = seen
+    assert torch.equal(x_plain, x_changed)
+    assert torch.equal(t_plain, t_changed)
+    torch.testing.assert_close(static_plain, static_changed)
+    assert not torch.allclose(dynamic_plain, dynamic_changed, atol=1e-3)
+    torch.testing.assert_close(plain.encode(video()).dynamic, changed.encode(video()).dynamic)
+
+
+def test_motion_augmentation_has_a_range():
+    with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation is -1"):
+        make_model(tokens={"motion_augmentation": -1.0})

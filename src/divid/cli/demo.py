@@ -7,9 +7,10 @@ import logging
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from divid.cli import common
+from divid.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +28,10 @@ NUM_FRAMES = 24
 CLIP_SEED = 1
 CLIP_SIZE = 256
 SCALE = 4
+SCENERY: Final = "plain"
+"""One colour behind the puppets: at 32x32 a place would take most of what a small model can learn in minutes."""
+TRAINING_STEPS = 2600
+"""Steps of `--train`, fewer than the recipe's: what 2 cores do in the minutes there are."""
 MAX_MINUTES = 12.0
 
 _logger = logging.getLogger("divid")
@@ -35,16 +40,19 @@ _logger = logging.getLogger("divid")
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--out", default="demo", help="folder for all that is made")
-    parser.add_argument("--minutes", type=float, default=MAX_MINUTES, help="longest training, where no trained model is there")
+    parser.add_argument("--train", action="store_true", help="train a small model here, even where a bundled one is there")
+    parser.add_argument("--minutes", type=float, default=MAX_MINUTES, help="longest training, where it trains")
     common.add_model_arguments(parser)
     common.add_sampling_arguments(parser)
 
 
 def run(args: Namespace) -> None:
     """Make clips, get a model, swap, write, and say what was done."""
+    if args.train and args.model:
+        raise ConfigError("--train makes a model and --model names one: give one of the two")
     out = common.output_folder(args.out)
     paths = make_clips(out)
-    args.model = args.model or find_or_train(out, args.minutes, args.device)
+    args.model = args.model or find_or_train(out, args.minutes, args.device, use_bundled=not args.train)
     pipeline = common.load_pipeline(args)
     with common.progress_bar() as progress:
         files = swap_both_ways(pipeline, paths, out, args, progress)
@@ -64,25 +72,26 @@ def make_clips(out: Path) -> dict[str, Path]:
     paths = {}
     for name, (look, action) in CLIPS.items():
         paths[name] = out / f"{name}.mp4"
-        frames = render_clip(look, action, CLIP_SEED, num_frames=NUM_FRAMES, size=CLIP_SIZE)
+        frames = render_clip(look, action, CLIP_SEED, num_frames=NUM_FRAMES, size=CLIP_SIZE, scenery=SCENERY)
         write_video(paths[name], frames, FPS)
     return paths
 
 
-def find_or_train(out: Path, minutes: float, device: str) -> str:
+def find_or_train(out: Path, minutes: float, device: str, use_bundled: bool = True) -> str:
     """Give the bundled model, or that of an earlier demo, or train one; a training that was cut off goes on.
 
     Args:
         out: The demo's folder; data and run lie in it.
         minutes: Longest training.
         device: As `--device`.
+        use_bundled: Whether a bundled model will do.
 
     Returns:
         The model's name or folder.
     """
     from divid.export import INDEX_NAME, bundled_models
 
-    if BUNDLED in bundled_models():
+    if use_bundled and BUNDLED in bundled_models():
         return BUNDLED
     run_folder, data = out / "run", out / "data"
     if (run_folder / "model" / INDEX_NAME).is_file():
@@ -93,12 +102,12 @@ def find_or_train(out: Path, minutes: float, device: str) -> str:
     from divid.recipes import load_recipe
     from divid.training.fit import train
 
-    recipe = load_recipe(RECIPE, {"training.max_minutes": minutes})
-    _logger.info("no trained model yet: training recipe %s for at most %g minutes (once; a later demo uses it)", RECIPE, minutes)
+    recipe = load_recipe(RECIPE, {"training.max_minutes": minutes, "training.num_steps": TRAINING_STEPS})
+    _logger.info("training recipe %s, shortened, for at most %g minutes (once; a later demo --train uses it)", RECIPE, minutes)
     begun = time.monotonic()
     size = recipe.resolve().model.image_size
     assert size is not None
-    options = SourceOptions(image_size=size, channels=recipe.model.channels, num_looks=NUM_LOOKS)
+    options = SourceOptions(image_size=size, channels=recipe.model.channels, num_looks=NUM_LOOKS, scenery=SCENERY)
     with common.progress_bar() as progress:
         prepare("puppets", None, data, options=options, progress=functools.partial(progress, "drawing puppets"))
     left = max(0.1, minutes - (time.monotonic() - begun) / 60)

@@ -22,6 +22,7 @@ from divid.diffusion.objective import (
 from divid.diffusion.sampling import sample_frames
 from divid.diffusion.schedule import add_noise, alphas_cumprod, input_scale, prediction_target
 from divid.errors import ConfigError
+from divid.models.augmentation import augment_appearance
 from divid.models.denoiser import Denoiser
 from divid.models.frame_encoder import FrameEncoder
 from divid.models.sequence_encoder import SequenceEncoder, TokenDistributions
@@ -158,7 +159,7 @@ class DividModel(ModelMixin, ConfigMixin):
         Raises:
             ConfigError: The video has another size or number of channels than the model.
         """
-        distributions = self._tokens(self.frame_features(video), self._static_choice(video, randomness))
+        distributions = self._training_tokens(video, randomness)
         codes = distributions.codes
         picked = self._pick_frames(video, randomness, num_denoised_frames)
         x_0 = _take_frames(video, picked)
@@ -198,6 +199,23 @@ class DividModel(ModelMixin, ConfigMixin):
         else:
             static_features = reference[:, 0]
         return self.sequence_encoder(features, reference, static_features)
+
+    def _training_tokens(self, video: Video, randomness: Randomness) -> TokenDistributions:
+        """Encode a training batch; with `motion_augmentation` the dynamic tokens see changed clips, the static one never does."""
+        choice = self._static_choice(video, randomness)
+        strength = self.options.tokens.motion_augmentation
+        if not strength:
+            return self._tokens(self.frame_features(video), choice)
+        if self.options.tokens.static_source == "whole":
+            unchanged = video
+        elif choice is None:
+            unchanged = video[:, :1]
+        else:
+            unchanged = _take_frames(video, choice[:, None])
+        num_frames = video.shape[1]
+        features = self.frame_features(torch.cat([augment_appearance(video, randomness, strength), unchanged], dim=1))
+        motion, static = features[:, :num_frames], features[:, num_frames:].mean(1)
+        return self.sequence_encoder(motion, motion[:, :1], static)
 
     def _static_choice(self, video: Video, randomness: Randomness) -> Tensor | None:
         if self.options.tokens.static_source != "random":

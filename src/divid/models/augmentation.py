@@ -1,0 +1,77 @@
+"""Appearance augmentation of what the motion branch sees: a lever against identity in the dynamic tokens."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from divid.randomness import Randomness
+from divid.types import Video
+
+LOG_SCALE = 0.25
+"""Largest change of a clip's width or height, as a logarithm: factors from 0.78 to 1.28."""
+SHIFT = 0.1
+"""Largest shift, as a share of the frame's side."""
+SHEAR = 0.1
+"""Largest horizontal shear."""
+LOG_GAMMA = 0.5
+"""Largest exponent of brightness, as a logarithm."""
+LOG_CONTRAST = 0.3
+"""Largest change of contrast, as a logarithm."""
+BRIGHTNESS = 0.15
+"""Largest change of brightness, as a share of the range."""
+COLOUR_MIX = 0.5
+"""Spread of the random colour matrix around the identity."""
+
+
+def augment_appearance(video: Video, randomness: Randomness, strength: float) -> Video:
+    """Change each clip's build, place and colours, all its frames alike, and leave what happens as it is.
+
+    The dynamic tokens see the changed clip and the denoiser is asked for the unchanged one, so what the change takes away (how tall
+    and broad, which colours, where) can come from the static token only. Left and right stay as they are: they tell actions apart.
+
+    Args:
+        video: Clips in [-1, 1].
+        randomness: The step's; every clip has draws of its own.
+        strength: 1: the ranges of this module's constants; 0: nothing changes.
+
+    Returns:
+        Clips of the same shape, in [-1, 1].
+
+    Source:
+        `docs/method.md`, "Identity in the dynamic tokens". Not in the paper.
+    """
+    if not strength:
+        return video
+    draws = randomness.uniform("motion augmentation", (8,)).to(video.device) * 2 - 1
+    warped = _warp(video, draws[:, :5] * strength)
+    mix = randomness.normal("motion augmentation colours", (3, 3)).to(video.device) if video.shape[2] == 3 else None
+    return _recolour(warped, draws[:, 5:] * strength, None if mix is None else mix * strength)
+
+
+def _warp(video: Video, draws: Float[Tensor, "batch 5"]) -> Video:
+    """Scale, shift and shear; what comes in from outside repeats the border."""
+    scale_x, scale_y = (draws[:, i].mul(LOG_SCALE).exp() for i in (0, 1))
+    shift_x, shift_y, shear = 2 * SHIFT * draws[:, 2], 2 * SHIFT * draws[:, 3], SHEAR * draws[:, 4]
+    nothing = torch.zeros_like(shear)
+    theta = torch.stack([scale_x, shear, shift_x, nothing, scale_y, shift_y], dim=1).view(-1, 2, 3)
+    stacked = video.flatten(1, 2)  # all frames of a clip as channels of one picture: they move alike
+    grid = functional.affine_grid(theta.to(video.dtype), list(stacked.shape), align_corners=False)
+    warped = functional.grid_sample(stacked, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return warped.unflatten(1, video.shape[1:3])
+
+
+def _recolour(video: Video, draws: Float[Tensor, "batch 3"], mix: Float[Tensor, "batch 3 3"] | None) -> Video:
+    """Mix the colours, then change gamma, contrast and brightness."""
+    picture = (video + 1) / 2
+    if mix is not None:
+        matrix = torch.eye(3, device=video.device) + COLOUR_MIX * mix
+        picture = torch.einsum("bij,bfjhw->bfihw", matrix.to(video.dtype), picture)
+    gamma, contrast = (draws[:, i].mul(width).exp() for i, width in ((0, LOG_GAMMA), (1, LOG_CONTRAST)))
+    brightness = BRIGHTNESS * draws[:, 2]
+    gamma, contrast, brightness = (value[:, None, None, None, None].to(video.dtype) for value in (gamma, contrast, brightness))
+    picture = picture.clamp(0, 1) ** gamma
+    mean = picture.mean(dim=(1, 2, 3, 4), keepdim=True)
+    return ((picture - mean) * contrast + mean + brightness).clamp(0, 1) * 2 - 1

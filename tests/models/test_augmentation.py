@@ -1,0 +1,48 @@
+"""Appearance augmentation: alike over a clip's frames, different between clips, and never of what the denoiser is asked for."""
+
+import pytest
+import torch
+
+from divid.models.augmentation import augment_appearance
+from divid.randomness import Randomness
+
+STEP = Randomness(seed=0, step=3, slots=(0, 1, 2), num_slots=3)
+
+
+def still_clips(channels: int) -> torch.Tensor:
+    picture = torch.rand(1, 1, channels, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return picture.expand(3, 4, -1, -1, -1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_frames_of_a_clip_change_alike_and_clips_differ(channels):
+    changed = augment_appearance(still_clips(channels), STEP, 1.0)
+    assert changed.shape == (3, 4, channels, 16, 16)
+    assert changed.min() >= -1
+    assert changed.max() <= 1
+    torch.testing.assert_close(changed, changed[:, :1].expand_as(changed))
+    assert (changed[0] - changed[1]).abs().mean() > 0.05
+    assert (changed - still_clips(channels)).abs().mean() > 0.05
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_strength_0_changes_nothing_and_a_little_changes_little(channels):
+    clips = still_clips(channels)
+    assert augment_appearance(clips, STEP, 0.0) is clips
+    assert (augment_appearance(clips, STEP, 1e-4) - clips).abs().max() < 1e-2
+
+
+def test_it_depends_on_the_place_in_the_batch_only():
+    whole = augment_appearance(still_clips(3), STEP, 1.0)
+    second = augment_appearance(still_clips(3)[1:2], Randomness(seed=0, step=3, slots=(1,), num_slots=3), 1.0)
+    torch.testing.assert_close(second, whole[1:2])
+    assert not torch.equal(augment_appearance(still_clips(3), Randomness(0, 4, (0, 1, 2), 3), 1.0), whole)
+
+
+def test_left_stays_left():
+    clip = torch.full((3, 1, 1, 16, 16), -1.0)
+    clip[..., 6:10, 1:4] = 1
+    changed = augment_appearance(clip, STEP, 1.0)
+    columns = torch.arange(16.0)
+    centre = (((changed + 1) * columns).sum((1, 2, 3, 4)) / (changed + 1).sum((1, 2, 3, 4))).tolist()
+    assert all(place < 8 for place in centre)

@@ -213,7 +213,7 @@ def test_a_bundled_model_has_half_the_size_and_is_loaded_as_float32(model, folde
 
 def test_a_bundled_model_that_is_not_as_shipped_is_refused(zoo):
     change_weights(zoo, lambda weights: weights["empty_static"].add_(1))
-    with pytest.raises(ModelError, match="bundled model tiny is damaged: .*safetensors .*install divid again"):
+    with pytest.raises(ModelError, match=r"bundled model tiny is damaged: .*safetensors .*install divid again"):
         resolve_model("tiny")
     weights_path(zoo).unlink()
     with pytest.raises(ModelError, match="bundled model tiny is incomplete"):

@@ -62,8 +62,8 @@ class TokenConfig:
             guidance).
         dynamic_dropout: The same for a clip's dynamic tokens.
         orthogonality_weight: lambda of eq. (5) (choice 0.1); 0 switches the term off.
-        motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that the
-            dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
+        motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that
+            the dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
     """
 
     static_dim: int | None = None
@@ -107,8 +107,8 @@ class DenoiserConfig:
         attention_heads: Heads in each transformer block (paper 8).
         attention_width: Width to which both tokens are projected as the context (preset; paper 256).
         conditioning: `cross_attention` (paper), or `adagn`: tokens enter through the scale and shift of the group norms.
-        norm_groups: Groups of the group norms (preset; paper 32). In narrow networks 32 leave so few channels a group that the norms
-            take out the constant colours which the tokens have set.
+        norm_groups: Groups of the group norms (preset; paper 32). In narrow networks 32 leave so few channels a group that the
+            norms take out the constant colours which the tokens have set.
     """
 
     channels: tuple[int, ...] | None = None

@@ -233,8 +233,8 @@ def _check_sums(name: str, folder: Path) -> None:
     """Compare a bundled model with the checksums that were shipped with it."""
     sums = folder / CHECKSUMS_NAME
     try:
-        expected = dict(reversed(line.split("  ", 1)) for line in sums.read_text(encoding="utf-8").splitlines())
-        wrong = [path for path, digest in expected.items() if _sha256(folder / path) != digest]
+        lines = [line.split("  ", 1) for line in sums.read_text(encoding="utf-8").splitlines()]
+        wrong = [path for digest, path in lines if _sha256(folder / path) != digest]
     except (OSError, ValueError) as error:
         raise ModelError(f"the bundled model {name} is incomplete ({_one_line(error)}): install divid again") from error
     if wrong:

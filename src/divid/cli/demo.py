@@ -22,7 +22,7 @@ RECIPE = "puppets-cpu"
 BUNDLED = "puppets"
 NUM_LOOKS = 8
 """Looks in the set that the demo trains on: few, so that in minutes there is time left to learn motion."""
-CLIPS = {"a": (2, "squat"), "b": (4, "jumping_jack")}
+CLIPS = {"a": (5, "bow"), "b": (6, "jumping_jack")}
 """Name -> (look, action). Training sees both looks and all actions, but not these performances."""
 NUM_FRAMES = 24
 CLIP_SEED = 1

@@ -29,8 +29,9 @@ COLOUR_MIX = 0.5
 def augment_appearance(video: Video, randomness: Randomness, strength: float) -> Video:
     """Change each clip's build, place and colours, all its frames alike, and leave what happens as it is.
 
-    The dynamic tokens see the changed clip and the denoiser is asked for the unchanged one, so what the change takes away (how tall
-    and broad, which colours, where) can come from the static token only. Left and right stay as they are: they tell actions apart.
+    The dynamic tokens see the changed clip and the denoiser is asked for the unchanged one, so what the change takes away (how
+    tall and broad, which colours, where) can come from the static token only. Left and right stay as they are: they tell actions
+    apart.
 
     Args:
         video: Clips in [-1, 1].

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from divid.arrays import frames_to_video
 from divid.data.clips import ClipDataset
@@ -72,7 +73,15 @@ def read_action(video: torch.Tensor) -> torch.Tensor:
     return torch.where(moved > 1, 1, torch.where(moved < -1, 2, 0))
 
 
-class KnowingJudge(Judge):
+class SureJudge(Judge):
+    """Has no doubt of what it predicts."""
+
+    def probabilities(self, video):
+        sizes = {name: len(classes) for name, classes in self.config.classes.items()}
+        return {name: functional.one_hot(numbers, sizes[name]).double() for name, numbers in self.predict(video).items()}
+
+
+class KnowingJudge(SureJudge):
     """Never wrong on `draw`."""
 
     def predict(self, video):
@@ -83,7 +92,7 @@ class KnowingJudge(Judge):
         }
 
 
-class GuessingJudge(Judge):
+class GuessingJudge(SureJudge):
     """Takes any class as likely as any other."""
 
     def predict(self, video):
@@ -147,5 +156,6 @@ class LabelCodes(Method):
         return Codes(read_subject(video)[:, None].float(), action.float())
 
     def choose(self, codes):
-        frames = [draw(int(s), int(a)) for s, a in zip(codes.static[:, 0], codes.dynamic[:, 0, 0], strict=True)]
+        labels = torch.stack([codes.static[:, 0], codes.dynamic[:, 0, 0]], dim=1).round().clamp(0, 2).int().tolist()
+        frames = [draw(s, a) for s, a in labels]
         return frames_to_video(np.stack(frames))

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import stat
 from dataclasses import replace
 
 import numpy as np
@@ -132,6 +134,26 @@ def test_saved_and_loaded_it_says_the_same(judge, saved, splits):
     assert info["held_out"]["joint"]["rate"] == 1
 
 
+def test_both_files_have_the_permissions_that_new_files_have(judge, tmp_path):
+    before = os.umask(0o027)
+    try:
+        judge.save(tmp_path / "judge")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "judge").iterdir()}
+    assert modes == {INFO_NAME: 0o640, WEIGHTS_NAME: 0o640}
+
+
+def test_probabilities_sum_to_1_and_agree_with_the_answers(judge, splits):
+    video = middle_video(splits[1], list(range(9)), NUM_FRAMES)
+    for name, p in judge.probabilities(video).items():
+        assert p.dtype == torch.float64
+        torch.testing.assert_close(p.sum(1), torch.ones(9, dtype=torch.float64))
+        assert torch.equal(p.argmax(1), judge.predict(video)[name])
+    with pytest.raises(ModelError, match=r"takes clips of \(F, C, H, W\)"):
+        judge.probabilities(video[:, 1:])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -180,7 +202,7 @@ def test_other_sizes_and_classes_are_refused(judge, splits):
     for changes, message in (
         ({"image_size": 32}, "frames of 16 pixels with 1 channels, these clips have 32 with 1"),
         ({"channels": 3}, "these clips have 16 with 3"),
-        ({"factors": {**info.factors, "static": ()}}, "static factors subject, the clips have none"),
+        ({"factors": {**info.factors, "static": ()}}, "static factors subject, the clips have none: prepare the data"),
         ({"classes": {**info.classes, "action": (*info.classes["action"], "wave")}}, "other classes of 'action' .*'wave'"),
         ({"classes": {**info.classes, "subject": ("anna", "ben")}}, "other classes of 'subject' .*'cleo'"),
     ):

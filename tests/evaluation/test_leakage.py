@@ -11,6 +11,7 @@ import torch
 from divid.data.clips import ClipDataset
 from divid.data.module import middle_video
 from divid.errors import DatasetError, MissingExtraError, ModelError
+from divid.evaluation import codes as batches
 from divid.evaluation import leakage
 from divid.evaluation.intervals import wilson_interval
 from divid.evaluation.leakage import (
@@ -244,7 +245,7 @@ def prepared(tmp_path_factory):
 
 def test_codes_are_the_same_in_any_batch(prepared, monkeypatch):
     clips, heard = ClipDataset.open(prepared, split="train"), []
-    monkeypatch.setattr(leakage, "BATCH_CLIPS", 3)
+    monkeypatch.setattr(batches, "BATCH_CLIPS", 3)
     codes = collect_codes(Reader(), clips, num_frames=3, told=lambda *words: heard.append(words), stage="reading")
     video = middle_video(clips, list(range(8)), 3)
     np.testing.assert_allclose(codes.static, video[:, 0].flatten(1).numpy(), rtol=1e-6)

@@ -85,6 +85,18 @@ def test_methods_that_copy_score_what_the_copy_rows_say(model, expected, knowing
     assert result.rows["reconstruction"].joint.rate == 1
 
 
+def test_the_reverse_has_its_row_and_the_roles_are_exchanged(knowing, clips, pairs):
+    some = replace(pairs, pairs=tuple(pair for pair in pairs.pairs if pair[0].startswith("anna")))
+    assert "swap, reversed" not in swap(CopyA(), knowing, clips, some).rows
+    right, copied, one = (
+        swap(model, knowing, clips, some, reverse=True).rows for model in (LabelCodes(), CopyA(), RightForOneSubject())
+    )
+    assert shares(right["swap, reversed"]) == (1, 1, 1, 0, 0)
+    assert shares(copied["swap, reversed"]) == (1, 0, 0, 0, 1)
+    assert (one["swap"].static.rate, one["swap, reversed"].static.rate) == (1, 0)  # only anna's look is kept
+    assert one["swap, reversed"].joint.num == len(some) == 12
+
+
 def test_a_guessing_judge_gives_chance(clips, pairs):
     many = replace(pairs, pairs=pairs.pairs * 30)
     result = swap(CopyB(), GuessingJudge(judge_config(clips)), clips, many)

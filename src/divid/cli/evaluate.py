@@ -3,107 +3,252 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divid.cli import common
+from divid.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
     from divid.data.clips import ClipDataset
     from divid.evaluation.judge import Judge
+    from divid.evaluation.likeness import LikenessStudy
     from divid.evaluation.pairs import PairList
+    from divid.evaluation.quality import Reconstruction
+
+NEEDS = {"reverse": "judge", "sampled": "judge", "pair_list": "judge", "feature_network": "realism", "feature_weights": "realism"}
+"""Option -> option without which it means nothing."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--data", required=True, help="prepared data set")
-    parser.add_argument("--out", required=True, help="folder for evaluation.json and swaps.png; made if it is not there")
+    parser.add_argument("--out", required=True, help="folder for report.md, evaluation.json and swaps.png; made if not there")
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which clips")
     parser.add_argument("--pairs", type=int, default=8, help="swaps on the sheet, pairs drawn at random by --seed")
     parser.add_argument("--judge", default=None, metavar="FOLDER", help="judge of swaps, made by divid judge; adds swaps.json")
     parser.add_argument("--swap-pairs", type=int, default=2000, help="pairs of the swap test, the same for every method")
     parser.add_argument("--pair-list", default=None, metavar="FILE", help="saved pairs, in place of --swap-pairs")
+    parser.add_argument("--reverse", action="store_true", help="with --judge: also swap every pair the other way round")
+    parser.add_argument(
+        "--sampled", action="store_true", help="with --judge: keep one token, sample the other from a prior fitted to codes"
+    )
     parser.add_argument("--leakage", action="store_true", help="probe each token for the other's factor; adds leakage.json")
+    parser.add_argument(
+        "--realism", action="store_true", help="SSIM, perceptual and Frechet distance, flicker; adds realism.json"
+    )
+    parser.add_argument("--realism-pairs", type=int, default=256, help="random swaps whose Frechet distance is measured")
+    parser.add_argument(
+        "--feature-network",
+        choices=("efficientnet_lite0", "vgg16"),
+        default=None,
+        help="with --realism: whose features (default: efficientnet_lite0, from its package)",
+    )
+    parser.add_argument("--feature-weights", default=None, metavar="FILE", help="with --realism: weights, .pth or .safetensors")
     common.add_model_arguments(parser)
     common.add_sampling_arguments(parser)
 
 
+@dataclass
+class _Job:
+    """What is evaluated, opened and checked before anything takes time."""
+
+    args: Namespace
+    out: Path
+    model: Any
+    clips: ClipDataset
+    training: ClipDataset | None
+    options: dict[str, Any]
+    judge: Judge | None = None
+    pairs: PairList | None = None
+    likeness: LikenessStudy | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+
 def run(args: Namespace) -> None:
     """Measure, write and print."""
-    from dataclasses import asdict
+    from divid.evaluation.report import evaluation_report
+    from divid.outputs import atomic_path
 
-    from divid.config import to_dict
+    job = _open(args)
+    reconstruction = _reconstruct(job)
+    if job.likeness is not None:
+        _add_likeness(job, job.likeness)
+    if job.judge is not None and job.pairs is not None:
+        _test_swaps(job, job.judge, job.pairs)
+        if args.sampled:
+            _sample(job, job.judge)
+    if args.leakage:
+        _probe(job)
+    with atomic_path(job.out / "report.md") as temporary:
+        temporary.write_text(evaluation_report(job.facts, reconstruction, **job.results), encoding="utf-8")
+    common.say(f"report   {job.out / 'report.md'}\nnumbers  {job.out / 'evaluation.json'}\nswaps    {job.out / 'swaps.png'}")
+
+
+def _open(args: Namespace) -> _Job:
+    """Open and check everything, so that what is wrong is said before the work."""
     from divid.data.clips import ClipDataset
     from divid.evaluation.judge import Judge
     from divid.evaluation.pairs import PairList
-    from divid.evaluation.quality import measure_reconstruction
-    from divid.evaluation.swap import draw_pairs, swap_sheet
-    from divid.outputs import write_image
 
+    _check_options(args)
     out = common.output_folder(args.out)
     pipeline = common.load_pipeline(args)
     options, model = pipeline.model.options, pipeline.model.eval()
-    clips = ClipDataset.open(args.data, split=args.split, image_size=options.image_size, channels=options.channels)
-    judge = None if args.judge is None else Judge.load(args.judge).to(common.choose_device(args.device))
-    if judge is not None:
-        judge.check_fits(clips.info, options.frames_per_sequence)
-        swap_pairs = PairList.load(args.pair_list) if args.pair_list else PairList.draw(clips, args.swap_pairs)
-    shared: dict[str, Any] = {
-        "num_frames": options.frames_per_sequence,
-        "sampling": common.chosen_sampling(args, pipeline.sampling),
-    }
-    with common.progress_bar() as progress:
-        reconstruction = measure_reconstruction(model, clips, seed=args.seed, told=progress, **shared)
-    pairs = draw_pairs(clips, args.pairs, args.seed)
-    title = f"{Path(args.data).name}, {args.split} clips: {len(pairs)} random swaps, seed {args.seed}"
-    write_image(out / "swaps.png", swap_sheet(model, clips, pairs, seed=args.seed, title=title, **shared))
-    result = {
+    sizes: dict[str, Any] = {"image_size": options.image_size, "channels": options.channels}
+    clips = ClipDataset.open(args.data, split=args.split, **sizes)
+    measured = {"num_frames": options.frames_per_sequence, "sampling": common.chosen_sampling(args, pipeline.sampling)}
+    shared, facts = {**measured, "seed": args.seed}, _facts(args, measured)
+    job = _Job(args, out, model, clips, _training_clips(args, sizes), shared, facts=facts)
+    if args.judge is not None:
+        job.judge = Judge.load(args.judge).to(common.choose_device(args.device))
+        job.judge.check_fits(clips.info, options.frames_per_sequence)
+        job.pairs = PairList.load(args.pair_list) if args.pair_list else PairList.draw(clips, args.swap_pairs)
+        job.pairs.numbers(clips)
+    if args.leakage and job.training is not None:
+        from divid.evaluation.leakage import check_labels
+
+        labels = [[part.labels(index) for index in range(len(part))] for part in (job.training, clips)]
+        check_labels(labels[0], labels[1], clips.info.factors)
+    if args.realism:
+        from divid.evaluation.features import DEFAULT_NETWORK, open_network
+        from divid.evaluation.likeness import LikenessStudy
+
+        device = common.choose_device(args.device)
+        name = args.feature_network or DEFAULT_NETWORK
+        job.likeness = LikenessStudy(open_network(name, args.feature_weights or "", device))
+    return job
+
+
+def _check_options(args: Namespace) -> None:
+    for name, needed in NEEDS.items():
+        if getattr(args, name) and not getattr(args, needed):
+            raise ConfigError(f"--{name.replace('_', '-')} means nothing without --{needed}: add it")
+    for name in ("pairs", "realism_pairs"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(args, name)}, must be 1 or more")
+
+
+def _training_clips(args: Namespace, sizes: dict[str, Any]) -> ClipDataset | None:
+    """Open the training clips of the data set; where nothing that was asked for rests on them, there may be none."""
+    from divid.data.clips import ClipDataset
+
+    try:
+        return ClipDataset.open(args.data, split="train", **sizes)
+    except DatasetError:
+        if args.sampled or args.leakage:
+            raise
+        return None
+
+
+def _facts(args: Namespace, measured: dict[str, Any]) -> dict[str, Any]:
+    """Give what every number depends on besides the model: it stands in every file and on top of the report."""
+    from divid._version import __version__
+    from divid.config import to_dict
+    from divid.training.run_folder import git_commit
+
+    return {
         "model": str(args.model),
         "data": str(args.data),
         "split": args.split,
         "seed": args.seed,
-        "frames_per_clip": options.frames_per_sequence,
-        "sampling": to_dict(shared["sampling"]),
-        "psnr_db": asdict(reconstruction),
-        "pairs": [[clips.clip_id(a), clips.clip_id(b)] for a, b in pairs],
+        "frames_per_clip": measured["num_frames"],
+        "sampling": to_dict(measured["sampling"]),
+        "device": common.choose_device(args.device),
+        "divid": __version__,
+        "git_commit": git_commit(),
     }
-    _write_json(out / "evaluation.json", result)
+
+
+def _reconstruct(job: _Job) -> Reconstruction:
+    """Measure reconstructions, and draw a sheet of swaps."""
+    from dataclasses import asdict
+
+    from divid.evaluation.quality import measure_reconstruction
+    from divid.evaluation.swap import draw_pairs, swap_sheet
+    from divid.outputs import write_image
+
+    args, clips = job.args, job.clips
+    watch = None if job.likeness is None else job.likeness.watch
+    pairs = draw_pairs(clips, args.pairs, args.seed)
+    with common.progress_bar() as progress:
+        reconstruction = measure_reconstruction(job.model, clips, watch=watch, told=progress, **job.options)
+    title = f"{Path(args.data).name}, {args.split} clips: {len(pairs)} random swaps, seed {args.seed}"
+    write_image(job.out / "swaps.png", swap_sheet(job.model, clips, pairs, title=title, **job.options))
+    drawn = [[clips.clip_id(a), clips.clip_id(b)] for a, b in pairs]
+    _write_json(job.out / "evaluation.json", {**job.facts, "psnr_db": asdict(reconstruction), "pairs": drawn})
     for name, estimate in asdict(reconstruction).items():
         interval = f"[{estimate['low']:.2f}, {estimate['high']:.2f}]"
         common.say(f"PSNR {name:<12} {estimate['mean']:6.2f} dB  {interval}  over {estimate['num_clips']} clips")
-    if judge is not None:
-        _test_swaps(model, judge, clips, swap_pairs, out, args.seed, shared)
-    if args.leakage:
-        held_in = ClipDataset.open(args.data, split="train", image_size=options.image_size, channels=options.channels)
-        _probe(model, held_in, clips, out, args.seed, options.frames_per_sequence)
-    common.say(f"numbers  {out / 'evaluation.json'}\nswaps    {out / 'swaps.png'}")
+    return reconstruction
 
 
-def _test_swaps(
-    model: Any, judge: Judge, clips: ClipDataset, pairs: PairList, out: Path, seed: int, shared: dict[str, Any]
-) -> None:
+def _add_likeness(job: _Job, study: LikenessStudy) -> None:
+    from divid.evaluation.swap import draw_pairs
+
+    pairs = draw_pairs(job.clips, job.args.realism_pairs, job.args.seed)
+    with common.progress_bar() as progress:
+        study.add_swaps(job.model, job.clips, pairs, told=progress, **job.options)
+    if job.training is not None and job.args.split != "train":
+        device = common.choose_device(job.args.device)
+        study.add_training_clips(job.training, num_frames=job.options["num_frames"], device=device)
+    likeness = study.result()
+    _keep(job, "likeness", likeness, "realism.json", likeness.to_text())
+
+
+def _test_swaps(job: _Job, judge: Judge, pairs: PairList) -> None:
     from divid.evaluation.swap import failure_sheet, measure_swaps
     from divid.outputs import write_image
 
+    known = None if job.args.split == "train" else job.training
     with common.progress_bar() as progress:
-        swaps = measure_swaps(model, judge, clips, pairs, seed=seed, told=progress, **shared)
-    pairs.save(out / "pairs.json")
-    _write_json(out / "swaps.json", swaps.to_dict())
-    sheet = failure_sheet(swaps, clips, title="swaps that the judge did not accept")
+        swaps = measure_swaps(
+            job.model, judge, job.clips, pairs, train_clips=known, reverse=job.args.reverse, told=progress, **job.options
+        )
+    pairs.save(job.out / "pairs.json")
+    sheet = failure_sheet(swaps, job.clips, title="swaps that the judge did not accept")
     if sheet is not None:
-        write_image(out / "failures.png", sheet)
-    common.say("\n".join(swaps.lines()))
+        write_image(job.out / "failures.png", sheet)
+    _keep(job, "swaps", swaps, "swaps.json", "\n".join(swaps.lines()))
 
 
-def _probe(model: Any, held_in: ClipDataset, held_out: ClipDataset, out: Path, seed: int, num_frames: int) -> None:
+def _sample(job: _Job, judge: Judge) -> None:
+    from divid.evaluation.codes import encode_clips
+    from divid.evaluation.prior import PriorOptions, fit_prior
+    from divid.evaluation.sampled import measure_sampled, sampled_sheet
+    from divid.outputs import write_image
+
+    assert job.training is not None
+    with common.progress_bar() as progress:
+        codes = encode_clips(
+            job.model, job.training, num_frames=job.options["num_frames"], told=progress, stage="encoding for the prior"
+        )
+        prior = fit_prior(codes, PriorOptions(seed=job.args.seed), told=progress)
+        sampled = measure_sampled(job.model, judge, prior, job.clips, told=progress, **job.options)
+    title = f"tokens sampled from a prior that was fitted afterwards, seed {job.args.seed}"
+    write_image(job.out / "sampled.png", sampled_sheet(job.model, prior, job.clips, title=title, **job.options))
+    _keep(job, "sampled", sampled, "sampled.json", "\n".join(sampled.lines()))
+
+
+def _probe(job: _Job) -> None:
     from divid.evaluation.leakage import measure_leakage
 
+    assert job.training is not None
+    options = {name: job.options[name] for name in ("num_frames", "seed")}
     with common.progress_bar() as progress:
-        leakage = measure_leakage(model, held_in, held_out, num_frames=num_frames, seed=seed, told=progress)
-    _write_json(out / "leakage.json", leakage.to_dict())
-    common.say(leakage.to_text())
+        leakage = measure_leakage(job.model, job.training, job.clips, told=progress, **options)
+    _keep(job, "leakage", leakage, "leakage.json", leakage.to_text())
+
+
+def _keep(job: _Job, name: str, result: Any, file: str, text: str) -> None:
+    """Write a result at once, print it, and keep it for the report."""
+    job.results[name] = result
+    _write_json(job.out / file, {**job.facts, **result.to_dict()})
+    common.say(text)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -176,16 +176,21 @@ class Judge(nn.Module):
         Raises:
             ModelError: They have another shape than the judge was trained on.
         """
-        if tuple(video.shape[1:]) != self.config.video_shape:
-            raise ModelError(
-                f"the judge takes clips of (F, C, H, W) = {self.config.video_shape}, got {tuple(video.shape[1:])}: "
-                "train one for these with divid judge"
-            )
-        was_training, device = self.training, next(self.parameters()).device
-        self.eval()
-        parts = [self(part.to(device).float().clamp(-1, 1)) for part in video.split(BATCH_CLIPS)]
-        self.train(was_training)
-        return {name: torch.cat([part[name].argmax(1) for part in parts]).cpu() for name in self.config.classes}
+        return {name: scores.argmax(1) for name, scores in self._logits(video).items()}
+
+    @torch.no_grad()
+    def probabilities(self, video: Video) -> dict[str, Float[Tensor, "batch classes"]]:
+        """Give p(y|x) of every factor, in float64 on the CPU.
+
+        Label smoothing in training keeps them from 0 and 1: compare what rests on them with real clips only.
+
+        Args:
+            video: Real or made clips.
+
+        Raises:
+            ModelError: They have another shape than the judge was trained on.
+        """
+        return {name: scores.double().softmax(1) for name, scores in self._logits(video).items()}
 
     def answers(self, video: Video) -> Answers:
         """Give what `predict` gives as arrays."""
@@ -216,7 +221,8 @@ class Judge(nn.Module):
             known, asked = config.factors[kind], info.factors[kind]
             if set(known) != set(asked):
                 listed = [", ".join(sorted(names)) or "none" for names in (known, asked)]
-                raise ModelError(f"the judge knows the {kind} factors {listed[0]}, the clips have {listed[1]}: {advice}")
+                remedy = advice if asked else "prepare the data with labels"
+                raise ModelError(f"the judge knows the {kind} factors {listed[0]}, the clips have {listed[1]}: {remedy}")
             for name in asked:
                 differing = sorted(set(known[name]) ^ set(info.classes[name]))
                 if differing:
@@ -250,7 +256,7 @@ class Judge(nn.Module):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(folder / WEIGHTS_NAME) as path:
-                save_file(weights, path)
+                path.write_bytes(save(weights))  # save_file would leave it readable by its owner only
             with atomic_path(folder / INFO_NAME) as path:
                 path.write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         except (OSError, SafetensorError) as error:
@@ -283,6 +289,19 @@ class Judge(nn.Module):
         _check_weights(folder / WEIGHTS_NAME, judge.state_dict(), weights)
         judge.load_state_dict(weights)
         return judge.eval()
+
+    def _logits(self, video: Video) -> dict[str, Tensor]:
+        """Give the logits of every factor in evaluation mode, on the CPU."""
+        if tuple(video.shape[1:]) != self.config.video_shape:
+            raise ModelError(
+                f"the judge takes clips of (F, C, H, W) = {self.config.video_shape}, got {tuple(video.shape[1:])}: "
+                "train one for these with divid judge"
+            )
+        was_training, device = self.training, next(self.parameters()).device
+        self.eval()
+        parts = [self(part.to(device).float().clamp(-1, 1)) for part in video.split(BATCH_CLIPS)]
+        self.train(was_training)
+        return {name: torch.cat([part[name] for part in parts]).cpu() for name in self.config.classes}
 
 
 def class_numbers(clips: ClipDataset, classes: Mapping[str, Sequence[str]], indices: Sequence[int] | None = None) -> Answers:

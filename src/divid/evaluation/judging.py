@@ -21,8 +21,8 @@ from divid.data.clips import ClipDataset, DatasetInfo
 from divid.data.module import BatchPlan, middle_video
 from divid.data.schema import KINDS
 from divid.errors import ConfigError, DatasetError, TrainingError, nearest
+from divid.evaluation.codes import Told
 from divid.evaluation.judge import ARCHITECTURES, BATCH_CLIPS, Answers, HeldOut, Judge, JudgeConfig, class_numbers
-from divid.evaluation.quality import Told
 from divid.outputs import atomic_path
 from divid.randomness import Randomness, derive_seed
 from divid.types import Video

@@ -21,8 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divid.data.clips import ClipDataset
-from divid.data.module import middle_video
-from divid.errors import DatasetError, MissingExtraError, ModelError
+from divid.errors import DatasetError, MissingExtraError
+from divid.evaluation.codes import Told, encode_clips
 from divid.evaluation.intervals import Interval, wilson_interval
 from divid.randomness import derive_seed
 from divid.types import Codes, Disentangler
@@ -40,7 +40,6 @@ DIRECTIONS: dict[Direction, tuple[Kind, Kind]] = {
 """Direction -> (which token is read, which kind of factor is asked for)."""
 LEAKS: tuple[Direction, Direction] = ("S->D", "D->S")
 
-BATCH_CLIPS = 16
 HIDDEN_WIDTH = 128
 """Width of the probe's one hidden layer."""
 MAX_ITERATIONS = 500
@@ -48,8 +47,6 @@ MAX_ITERATIONS = 500
 ROUNDING = 1e-6
 """Spread of a code's entry, as a share of its size, under which it counts as constant: what float32 rounds off is no code."""
 
-Told = Callable[[str, int, int | None], None]
-"""Called with (what is done, clips done, clips in all)."""
 Labels = Sequence[Mapping[str, str | None]]
 """One mapping a clip, factor -> class; None where it is unlabelled."""
 Probe = Callable[
@@ -239,7 +236,6 @@ def measure_leakage(
     return probe_codes(read_in, read_out, factors, seed=seed)
 
 
-@torch.no_grad()
 def collect_codes(
     model: Disentangler, clips: ClipDataset, *, num_frames: int, told: Told | None = None, stage: str = "encoding"
 ) -> LabelledCodes:
@@ -255,16 +251,7 @@ def collect_codes(
     Raises:
         ModelError: The codes are not finite.
     """
-    device = next(iter(model.parameters())).device  # type: ignore[attr-defined]  # a torch module
-    parts = []
-    for start in range(0, len(clips), BATCH_CLIPS):
-        indices = list(range(start, min(start + BATCH_CLIPS, len(clips))))
-        parts.append(model.encode(middle_video(clips, indices, num_frames).to(device)).to("cpu", torch.float32))
-        if told:
-            told(stage, indices[-1] + 1, len(clips))
-    codes = Codes(torch.cat([part.static for part in parts]), torch.cat([part.dynamic for part in parts]))
-    if not (codes.static.isfinite().all() and codes.dynamic.isfinite().all()):
-        raise ModelError("the model gives codes that hold NaN or infinite values, so there is nothing to read: train it again")
+    codes = encode_clips(model, clips, num_frames=num_frames, told=told, stage=stage)
     return LabelledCodes.of(codes, _labels(clips))
 
 

@@ -13,6 +13,7 @@ from divid.arrays import peak_signal_to_noise
 from divid.config import SamplingConfig
 from divid.data.clips import ClipDataset
 from divid.data.module import middle_video
+from divid.evaluation.codes import BATCH_CLIPS, Told, device_of
 from divid.evaluation.realism import (
     FeatureNetwork,
     Flicker,
@@ -23,10 +24,8 @@ from divid.evaluation.realism import (
 )
 from divid.types import Disentangler, Video
 
-BATCH_CLIPS = 16
-
-Told = Callable[[str, int, int | None], None]
-"""Called with (what is done, clips done, clips in all)."""
+Watch = Callable[[Video, Video], None]
+"""Called with (made clips, the real clips that they should equal)."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,7 @@ def measure_reconstruction(
     num_frames: int,
     sampling: SamplingConfig,
     seed: int = 0,
+    watch: Watch | None = None,
     told: Told | None = None,
 ) -> Reconstruction:
     """Decode every clip from its own codes, and compare.
@@ -91,10 +91,17 @@ def measure_reconstruction(
         num_frames: F, frames of a clip, as in training.
         sampling: Solver and steps.
         seed: Clip i is sampled with seed + i.
+        watch: Sees every batch: `LikenessMeter.add`, say, which measures more of the same clips.
         told: Hears of the progress.
+
+    Raises:
+        ModelError: The model gives clips that are not finite.
     """
     made, first, mean = [], [], []
     for decoded, video in _reconstructions(model, clips, num_frames, sampling, seed, told):
+        check_finite(decoded)
+        if watch is not None:
+            watch(decoded, video)
         made += peak_signal_to_noise(decoded, video).tolist()
         first += peak_signal_to_noise(video[:, :1].expand_as(video), video).tolist()
         mean += peak_signal_to_noise(video.mean(1, keepdim=True).expand_as(video), video).tolist()
@@ -137,7 +144,47 @@ class Quality:
         return "\n".join([*lines, self.flicker.to_text()])
 
 
-@torch.no_grad()
+class LikenessMeter:
+    """Takes in made clips beside the real ones that they should equal, batch by batch.
+
+    Args:
+        network: Measures the perceptual distance; none without it.
+    """
+
+    def __init__(self, network: FeatureNetwork | None = None) -> None:
+        self._network = network
+        self._psnr: list[float] = []
+        self._ssim: list[float] = []
+        self._perceptual: list[float] = []
+        self._flicker = Flicker()
+
+    @torch.no_grad()
+    def add(self, made: Video, real: Video) -> None:
+        """Take in some more.
+
+        Args:
+            made: Made clips.
+            real: The real ones.
+
+        Raises:
+            ModelError: Made clips are not finite.
+            MissingExtraError: torchmetrics is not installed.
+        """
+        check_finite(made)
+        self._psnr += peak_signal_to_noise(made, real).tolist()
+        self._ssim += structural_similarity(made, real).tolist()
+        self._flicker += measure_flicker(made, real)
+        if self._network is not None:
+            self._perceptual += perceptual_distance(self._network, made, real).tolist()
+
+    def result(self) -> Quality:
+        """Give the measures of all that was taken in."""
+        psnr, ssim = Estimate.of(self._psnr), Estimate.of(self._ssim)
+        if self._network is None:
+            return Quality(psnr, ssim, self._flicker)
+        return Quality(psnr, ssim, self._flicker, Estimate.of(self._perceptual), self._network.name)
+
+
 def compare(pairs: Iterable[tuple[Video, Video]], network: FeatureNetwork | None = None) -> Quality:
     """Measure made clips beside the real ones that they should equal.
 
@@ -149,17 +196,10 @@ def compare(pairs: Iterable[tuple[Video, Video]], network: FeatureNetwork | None
         ModelError: Made clips are not finite.
         MissingExtraError: torchmetrics is not installed.
     """
-    psnr, ssim, perceptual, flicker = [], [], [], Flicker()
+    meter = LikenessMeter(network)
     for made, real in pairs:
-        check_finite(made)
-        psnr += peak_signal_to_noise(made, real).tolist()
-        ssim += structural_similarity(made, real).tolist()
-        flicker += measure_flicker(made, real)
-        if network is not None:
-            perceptual += perceptual_distance(network, made, real).tolist()
-    if network is None:
-        return Quality(Estimate.of(psnr), Estimate.of(ssim), flicker)
-    return Quality(Estimate.of(psnr), Estimate.of(ssim), flicker, Estimate.of(perceptual), network.name)
+        meter.add(made, real)
+    return meter.result()
 
 
 @torch.no_grad()
@@ -195,7 +235,7 @@ def _reconstructions(
     model: Disentangler, clips: ClipDataset, num_frames: int, sampling: SamplingConfig, seed: int, told: Told | None
 ) -> Iterator[tuple[Video, Video]]:
     """Give (decoded from its own codes, real) for all clips, in batches."""
-    device = next(iter(model.parameters())).device  # type: ignore[attr-defined]
+    device = device_of(model)
     for start in range(0, len(clips), BATCH_CLIPS):
         indices = range(start, min(start + BATCH_CLIPS, len(clips)))
         video = middle_video(clips, list(indices), num_frames).to(device)

@@ -213,7 +213,55 @@ class Realism:
         return f"Frechet distance, frames {self.frame:.4g}  {beside}\nFrechet distance, clips  {self.clip:.4g}  {beside}"
 
 
-@torch.no_grad()
+class FeatureFit:
+    """Takes in clips batch by batch, and keeps the distribution of their features, by frame and by clip.
+
+    Args:
+        network: Gives the features.
+    """
+
+    def __init__(self, network: FeatureNetwork) -> None:
+        self.network, self._frames, self._clips = network, GaussianFit(), GaussianFit()
+
+    @torch.no_grad()
+    def add(self, video: Video) -> None:
+        """Take in some more.
+
+        Args:
+            video: Clips.
+
+        Raises:
+            ModelError: They are not finite.
+        """
+        check_finite(video)
+        features = self.network.features(video.clamp(-1, 1).flatten(0, 1)).flatten(1)
+        self._frames.add(features)
+        self._clips.add(clip_features(features.double().unflatten(0, video.shape[:2])))
+
+    def distance_to(self, real: FeatureFit) -> Realism:
+        """Give the Frechet distances to other clips, all together.
+
+        Args:
+            real: Fitted to real clips, with the same network.
+
+        Raises:
+            DatasetError: There are fewer than two clips on a side.
+        """
+        assert self.network is real.network
+        made_frames, made_clips = self._frames.result(), self._clips.result()
+        real_frames, real_clips = real._frames.result(), real._clips.result()
+        return Realism(
+            network=self.network.name,
+            frame=frechet_distance(made_frames, real_frames),
+            clip=frechet_distance(made_clips, real_clips),
+            frame_dim=len(made_frames.mean),
+            num_made_clips=made_clips.count,
+            num_made_frames=made_frames.count,
+            num_real_clips=real_clips.count,
+            num_real_frames=real_frames.count,
+        )
+
+
 def measure_realism(made: Iterable[Video], real: Iterable[Video], network: FeatureNetwork) -> Realism:
     """Compare made clips with real ones, all together; neither their number nor their order need agree.
 
@@ -226,26 +274,13 @@ def measure_realism(made: Iterable[Video], real: Iterable[Video], network: Featu
         DatasetError: There are fewer than two clips on a side.
         ModelError: Made clips are not finite.
     """
-    sides = []
+    fits = []
     for batches in (made, real):
-        frames, clips = GaussianFit(), GaussianFit()
+        fit = FeatureFit(network)
         for video in batches:
-            check_finite(video)
-            features = network.features(video.clamp(-1, 1).flatten(0, 1)).flatten(1)
-            frames.add(features)
-            clips.add(clip_features(features.double().unflatten(0, video.shape[:2])))
-        sides.append((frames.result(), clips.result()))
-    (made_frames, made_clips), (real_frames, real_clips) = sides
-    return Realism(
-        network=network.name,
-        frame=frechet_distance(made_frames, real_frames),
-        clip=frechet_distance(made_clips, real_clips),
-        frame_dim=len(made_frames.mean),
-        num_made_clips=made_clips.count,
-        num_made_frames=made_frames.count,
-        num_real_clips=real_clips.count,
-        num_real_frames=real_frames.count,
-    )
+            fit.add(video)
+        fits.append(fit)
+    return fits[0].distance_to(fits[1])
 
 
 @dataclass(frozen=True)

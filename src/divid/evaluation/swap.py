@@ -17,11 +17,11 @@ from divid.config import SamplingConfig, to_dict
 from divid.data.clips import ClipDataset
 from divid.data.module import middle_video
 from divid.data.schema import KINDS
-from divid.errors import DatasetError, ModelError
+from divid.errors import DatasetError
+from divid.evaluation.codes import BATCH_CLIPS, Told, check_clips, device_of
 from divid.evaluation.intervals import ClipBootstrap
 from divid.evaluation.judge import TRUSTED_ACCURACY, Answers, Judge, all_right, class_numbers, confusion
 from divid.evaluation.pairs import PairList
-from divid.evaluation.quality import BATCH_CLIPS, Told
 from divid.evaluation.swap_result import FactorResult, Failure, Row, SwapResult
 from divid.randomness import make_generator
 from divid.types import Codes, Disentangler, Video
@@ -81,7 +81,7 @@ def swap_sheet(
         seed: Pair i is sampled with seed + i.
         title: Heading.
     """
-    device = next(iter(model.parameters())).device  # type: ignore[attr-defined]
+    device = device_of(model)
     looks = middle_video(clips, [a for a, _ in pairs], num_frames)
     moves = middle_video(clips, [b for _, b in pairs], num_frames)
     codes = Codes(model.encode(looks.to(device)).static, model.encode(moves.to(device)).dynamic)
@@ -104,6 +104,7 @@ def measure_swaps(
     seed: int = 0,
     method: str | None = None,
     train_clips: ClipDataset | None = None,
+    reverse: bool = False,
     told: Told | None = None,
 ) -> SwapResult:
     """Swap every pair, x = decode(s(A), d(B)), and ask the judge who it is and what is done.
@@ -118,6 +119,7 @@ def measure_swaps(
         seed: Pair i is sampled with seed + i, and clip i, where it is reconstructed, likewise.
         method: Its name, for the result and for messages; default: the name of the model's class.
         train_clips: What the model was trained on; then the pairs whose combination of labels is new to it are reported apart.
+        reverse: Also swap every pair the other way round, x = decode(s(B), d(A)), as a row of its own: there A gives the motion.
         told: Hears of the progress.
 
     Returns:
@@ -150,6 +152,9 @@ def measure_swaps(
         "copy A": _pair_row(judge, _take(real, places[:, 0]), truth, places, by_pair),
         "copy B": _pair_row(judge, _take(real, places[:, 1]), truth, places, by_pair),
     }
+    if reverse:
+        back, _ = study.swap(codes, places[:, ::-1], truth, "reversed swap")
+        rows["swap, reversed"] = _pair_row(judge, back, truth, places[:, ::-1], by_pair)
     if train_clips is not None:
         is_new = _is_new(train_clips, judge, wanted)
         if is_new.any():
@@ -164,7 +169,7 @@ def measure_swaps(
         pairs_seed=pairs.seed,
         seed=seed,
         sampling=to_dict(sampling),
-        judge=_describe_judge(judge),
+        judge=describe_judge(judge),
         rows=rows,
         chance=chance_levels(judge),
         factors=_factor_results(judge, swapped, truth, places, by_pair),
@@ -181,6 +186,35 @@ def chance_levels(judge: Judge) -> dict[str, float]:
     """
     static, dynamic = (1 / float(np.prod([len(names) for names in judge.config.factors[kind].values()])) for kind in KINDS)
     return {"static": static, "dynamic": dynamic, "joint": static * dynamic}
+
+
+def describe_judge(judge: Judge) -> dict[str, Any]:
+    """Give what every result says of its judge.
+
+    Args:
+        judge: The one that was asked.
+    """
+    shares = ("static", "dynamic", "joint")
+    held_out = None if judge.held_out is None else {name: getattr(judge.held_out, name) for name in shares}
+    return {
+        "architecture": judge.config.architecture,
+        "data": judge.config.data,
+        "is_trusted": judge.is_trusted,
+        "held_out": held_out,
+    }
+
+
+def judge_notes(judge: Judge) -> list[str]:
+    """Give the warning that every result of a judge below its threshold carries; nothing for one above.
+
+    Args:
+        judge: The one that was asked.
+    """
+    if judge.is_trusted:
+        return []
+    accuracy = "unknown" if judge.held_out is None else f"{100 * judge.held_out.joint.rate:.1f} %"
+    least = f"{100 * TRUSTED_ACCURACY:.0f} %"
+    return [f"The judge is not to be trusted: its joint accuracy on held-out real clips is {accuracy}, under {least}."]
 
 
 def failure_sheet(result: SwapResult, clips: ClipDataset, *, title: str | None = None) -> Image | None:
@@ -220,7 +254,7 @@ class _Study:
     def reconstruct(self) -> tuple[Answers, Answers, Codes]:
         """Give the answers on the real clips and on their reconstructions, and the codes, on the CPU."""
         real, again, static, dynamic = [], [], [], []
-        device = next(iter(self.model.parameters())).device  # type: ignore[attr-defined]
+        device = device_of(self.model)
         for start in range(0, len(self.used), BATCH_CLIPS):
             video = middle_video(self.clips, self.used[start : start + BATCH_CLIPS], self.judge.config.num_frames).to(device)
             codes = self.model.encode(video)
@@ -231,38 +265,29 @@ class _Study:
             self._tell("reconstructing", start + len(video), len(self.used))
         return _join(real), _join(again), Codes(torch.cat(static), torch.cat(dynamic))
 
-    def swap(self, codes: Codes, places: Int[np.ndarray, "pairs 2"], truth: Answers) -> tuple[Answers, tuple[Failure, ...]]:
+    def swap(
+        self, codes: Codes, places: Int[np.ndarray, "pairs 2"], truth: Answers, what: str = "swap"
+    ) -> tuple[Answers, tuple[Failure, ...]]:
         """Give the answers on the swaps, and the first failures."""
         answers: list[Answers] = []
         failures: list[Failure] = []
-        device = next(iter(self.model.parameters())).device  # type: ignore[attr-defined]
+        device = device_of(self.model)
         for start in range(0, len(places), BATCH_CLIPS):
             a, b = places[start : start + BATCH_CLIPS].T
-            video = self._decode(Codes(codes.static[a], codes.dynamic[b]).to(device), start, "swap")
+            video = self._decode(Codes(codes.static[a], codes.dynamic[b]).to(device), start, what)
             part = self.judge.answers(video)
             answers.append(part)
             wanted = _wanted(truth, places[start : start + BATCH_CLIPS], self.judge)
             for number in np.flatnonzero(~all_right(part, wanted, list(wanted))).tolist():
                 if len(failures) < NUM_FAILURES:
                     failures.append(self._failure(int(a[number]), int(b[number]), part, number, video))
-            self._tell("swapping", start + len(a), len(places))
+            self._tell(f"{what}s", start + len(a), len(places))
         return _join(answers), tuple(failures)
 
     def _decode(self, codes: Codes, start: int, what: str) -> Video:
         seeds = [self.seed + start + number for number in range(len(codes.static))]
         video: Tensor = self.model.decode(codes, seeds=seeds, sampling=self.sampling)
-        expected = (len(seeds), *self.judge.config.video_shape)
-        if tuple(video.shape) != expected:
-            raise ModelError(
-                f"the method {self.method} gives clips of shape {tuple(video.shape)} where {expected} is wanted: "
-                "open the clips and train the judge at the model's size"
-            )
-        if not torch.isfinite(video).all():
-            number = int((~torch.isfinite(video)).flatten(1).any(1).nonzero()[0])
-            raise ModelError(
-                f"the method {self.method} gives values that are not numbers (NaN or infinite) in {what} {start + number}: "
-                "its weights are broken, use an earlier model or train it again"
-            )
+        check_clips(video, (len(seeds), *self.judge.config.video_shape), self.method, what, start)
         return video
 
     def _failure(self, a: int, b: int, answers: Answers, number: int, video: Video) -> Failure:
@@ -320,23 +345,8 @@ def _is_new(train_clips: ClipDataset, judge: Judge, wanted: Answers) -> np.ndarr
     return np.array([combination not in known for combination in zip(*(v.tolist() for v in wanted.values()), strict=True)])
 
 
-def _describe_judge(judge: Judge) -> dict[str, Any]:
-    shares = ("static", "dynamic", "joint")
-    held_out = None if judge.held_out is None else {name: getattr(judge.held_out, name) for name in shares}
-    return {
-        "architecture": judge.config.architecture,
-        "data": judge.config.data,
-        "is_trusted": judge.is_trusted,
-        "held_out": held_out,
-    }
-
-
 def _notes(judge: Judge, pairs: PairList) -> tuple[str, ...]:
-    notes = []
-    if not judge.is_trusted:
-        accuracy = "unknown" if judge.held_out is None else f"{100 * judge.held_out.joint.rate:.1f} %"
-        least = f"{100 * TRUSTED_ACCURACY:.0f} %"
-        notes.append(f"The judge is not to be trusted: its joint accuracy on held-out real clips is {accuracy}, under {least}.")
+    notes = judge_notes(judge)
     if len(pairs) < pairs.num_asked:
         notes.append(f"{pairs.num_asked} pairs were asked for; {len(pairs)} are all that there are.")
     return tuple(notes)

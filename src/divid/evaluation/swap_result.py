@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -81,8 +81,8 @@ class SwapResult:
         seed: Pair i was sampled with seed + i.
         sampling: Solver and steps.
         judge: Architecture, data set and accuracy of the judge, and whether it is trusted.
-        rows: By name: `swap`, and the controls `real`, `reconstruction`, `copy A`, `copy B`; with training clips also
-            `swap, unseen combinations`.
+        rows: By name: `swap`, and the controls `real`, `reconstruction`, `copy A`, `copy B`; on demand `swap, reversed`, in
+            which B is the clip that gives the appearance; with training clips also `swap, unseen combinations`.
         chance: Shares of right answers by guessing.
         factors: The swaps factor by factor.
         notes: What a reader has to know, such as a judge below its threshold.
@@ -108,7 +108,7 @@ class SwapResult:
         """Give it as JSON has it: without the frames of the failures, and null for what is not a number."""
         values = {name: value for name, value in vars(self).items() if name != "failures"}
         kept = [{"appearance": f.appearance, "motion": f.motion, "judged": dict(f.judged)} for f in self.failures]
-        return {**_plain(values), "failures": kept}
+        return {**plain(values), "failures": kept}
 
     def lines(self) -> list[str]:
         """Give the rows as lines of text, in percent with the interval over clips, and the notes."""
@@ -120,15 +120,19 @@ class SwapResult:
         return [*lines, f"{'chance':<{width}}  {guesses}".rstrip(), *self.notes]
 
 
-def _plain(value: Any) -> Any:
-    """Turn results into what JSON has."""
-    if isinstance(value, Rate):
+def plain(value: Any) -> Any:
+    """Turn results into what JSON has: what can give itself so does, other dataclasses become objects.
+
+    Args:
+        value: A dataclass, a container of such, or a plain value.
+    """
+    if hasattr(value, "to_dict"):
         return value.to_dict()
-    if isinstance(value, (Row, FactorResult)):
-        return _plain(vars(value))
+    if is_dataclass(value):
+        return plain(vars(value))
     if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {name: plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _percent(rate: Rate) -> str:

@@ -1,0 +1,148 @@
+"""All that `divid evaluate` measured, as one page of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from divid.evaluation.inception import ClassScores
+from divid.evaluation.intervals import Rate
+from divid.evaluation.leakage import DIRECTIONS, Leakage
+from divid.evaluation.likeness import Likeness
+from divid.evaluation.quality import Estimate, Reconstruction
+from divid.evaluation.sampled import SampledResult
+from divid.evaluation.swap_result import SwapResult
+
+
+def evaluation_report(
+    facts: Mapping[str, Any],
+    reconstruction: Reconstruction,
+    *,
+    likeness: Likeness | None = None,
+    swaps: SwapResult | None = None,
+    sampled: SampledResult | None = None,
+    leakage: Leakage | None = None,
+) -> str:
+    """Give the page; what was not measured has no section.
+
+    Args:
+        facts: What stands on top: model, data, seed and the like.
+        reconstruction: Of held-out clips.
+        likeness: Of reconstructions and swaps.
+        swaps: The swap test.
+        sampled: Its sampled variants.
+        leakage: The probes.
+    """
+    parts = ["# Evaluation", markdown_table(("", ""), [(name, str(value)) for name, value in facts.items()])]
+    parts += ["## Reconstruction", _reconstruction_table(reconstruction)]
+    if likeness is not None:
+        parts += ["## Likeness", *_likeness_parts(likeness)]
+    if swaps is not None:
+        parts += ["## Swaps", *_swap_parts(swaps)]
+    if sampled is not None:
+        parts += ["## Sampled tokens", *_sampled_parts(sampled)]
+    if leakage is not None:
+        parts += ["## Leakage", *_leakage_parts(leakage)]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Give a table; a `|` inside a cell is escaped.
+
+    Args:
+        header: Names of the columns.
+        rows: Cells, as many a row as there are columns.
+    """
+    lines = [list(header), ["---"] * len(header), *map(list, rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |" for cells in lines)
+
+
+def percent(rate: Rate | None) -> str:
+    """Give a share in percent with its interval over clips.
+
+    Args:
+        rate: The share; of None, a dash.
+    """
+    if rate is None:
+        return "-"
+    low, high = rate.bootstrap
+    return f"{100 * rate.rate:.1f} ({100 * low:.1f} to {100 * high:.1f})" if low == low else f"{100 * rate.rate:.1f}"
+
+
+def _reconstruction_table(reconstruction: Reconstruction) -> str:
+    names = {"model": "the model", "first_frame": "first frame, standing still", "mean_frame": "mean frame, standing still"}
+    rows = [(text, *_estimate(getattr(reconstruction, name), 2)) for name, text in names.items()]
+    return markdown_table(("", "PSNR in dB", "95 % over clips", "clips"), rows)
+
+
+def _estimate(estimate: Estimate, digits: int) -> tuple[str, str, str]:
+    has_interval = estimate.low == estimate.low
+    interval = f"{estimate.low:.{digits}f} to {estimate.high:.{digits}f}" if has_interval else "-"
+    return f"{estimate.mean:.{digits}f}", interval, str(estimate.num_clips)
+
+
+def _likeness_parts(likeness: Likeness) -> list[str]:
+    quality = likeness.quality
+    assert quality.perceptual is not None
+    measures = [("SSIM", *_estimate(quality.ssim, 4)), ("perceptual distance", *_estimate(quality.perceptual, 4))]
+    distances = [
+        (name, f"{realism.frame:.4g}", f"{realism.clip:.4g}", str(realism.num_made_clips), str(realism.num_real_clips))
+        for name, realism in likeness.frechet.items()
+    ]
+    flicker = quality.flicker.to_text()
+    return [
+        f"Feature network: {likeness.network}.",
+        markdown_table(("reconstruction", "", "95 % over clips", "clips"), measures),
+        f"{flicker[0].upper()}{flicker[1:]}.",
+        markdown_table(("Frechet distance to held-out clips", "frames", "clips", "N", "N held out"), distances),
+    ]
+
+
+def _swap_parts(swaps: SwapResult) -> list[str]:
+    rows = [
+        (name, percent(row.static), percent(row.dynamic), percent(row.joint), str(row.joint.num))
+        for name, row in swaps.rows.items()
+    ]
+    guesses = [f"{100 * swaps.chance[name]:.1f}" for name in ("static", "dynamic", "joint")]
+    parts = [
+        _judge_line(swaps.judge),
+        markdown_table(("", "static %", "dynamic %", "joint %", "N"), [*rows, ("chance", *guesses, "")]),
+    ]
+    for name, factor in swaps.factors.items():
+        classes = [(label, percent(rate), str(rate.num)) for label, rate in factor.classes.items()]
+        head = [("all", percent(factor.kept), str(factor.kept.num))]
+        parts.append(markdown_table((f"{name} ({factor.kind}), as wanted", "%", "N"), [*head, *classes]))
+    return [*parts, *swaps.notes]
+
+
+def _sampled_parts(sampled: SampledResult) -> list[str]:
+    factors = list(sampled.factors)
+    header = ("", "static %", "dynamic %", *(f"{name}: IS / H(y|x) / H(y)" for name in factors))
+    rows = [
+        (name, percent(row.static), percent(row.dynamic), *(_scores(row.scores[factor]) for factor in factors))
+        for name, row in sampled.rows.items()
+    ]
+    guesses = (f"{100 * sampled.chance['static']:.1f}", f"{100 * sampled.chance['dynamic']:.1f}")
+    classes = [sampled.rows["real"].scores[factor].num_classes for factor in factors]
+    chance = ("chance", *guesses, *(f"at most {count}" for count in classes))
+    return [_judge_line(sampled.judge), markdown_table(header, [*rows, chance]), *sampled.notes]
+
+
+def _scores(scores: ClassScores) -> str:
+    return f"{scores.inception_score:.2f} / {scores.conditional_entropy:.3f} / {scores.marginal_entropy:.3f}"
+
+
+def _leakage_parts(leakage: Leakage) -> list[str]:
+    rows = []
+    for score in (score for direction in DIRECTIONS for score in leakage.scores if score.direction == direction):
+        low, high = score.interval
+        read, chance = f"{100 * score.accuracy:.1f}", f"{100 * score.chance:.1f}"
+        rows.append((score.direction, score.factor, read, f"{100 * low:.1f} to {100 * high:.1f}", chance, str(score.total)))
+    total = f"Leakage, the mean of S->D and D->S: {leakage.mean:.1%}; normalised by chance: {leakage.normalised:.1%}."
+    return [markdown_table(("read", "factor", "%", "95 % (Wilson)", "chance %", "clips"), rows), total]
+
+
+def _judge_line(judge: Mapping[str, Any]) -> str:
+    held_out = judge["held_out"]
+    accuracy = "unknown" if held_out is None else f"{percent(held_out['joint'])} % joint"
+    return f"Judge: {judge['architecture']}, trained on {judge['data']}; on held-out real clips {accuracy}."

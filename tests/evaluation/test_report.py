@@ -1,0 +1,77 @@
+"""The page of Markdown: what was measured has a section, what was not has none, and every table is one."""
+
+import pytest
+
+from divid.config import SamplingConfig
+from divid.data.clips import ClipDataset
+from divid.evaluation.codes import encode_clips
+from divid.evaluation.intervals import Rate
+from divid.evaluation.leakage import Leakage, ProbeScore
+from divid.evaluation.likeness import LikenessStudy
+from divid.evaluation.pairs import PairList
+from divid.evaluation.prior import PriorOptions, fit_prior
+from divid.evaluation.quality import measure_reconstruction
+from divid.evaluation.realism import MapNetwork
+from divid.evaluation.report import evaluation_report, markdown_table, percent
+from divid.evaluation.sampled import measure_sampled
+from divid.evaluation.swap import measure_swaps
+from labelled_clips import NUM_FRAMES, KnowingJudge, LabelCodes, judge_config, prepare_clips
+
+OPTIONS = {"num_frames": NUM_FRAMES, "sampling": SamplingConfig()}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    root = tmp_path_factory.mktemp("reported")
+    folder = prepare_clips(root / "recordings", root / "set")
+    train, test = (ClipDataset.open(folder, split=split) for split in ("train", "test"))
+    model, judge = LabelCodes(), KnowingJudge(judge_config(test))
+    study = LikenessStudy(MapNetwork("frames|means", lambda frames: [frames]))
+    reconstruction = measure_reconstruction(model, test, watch=study.watch, **OPTIONS)
+    prior = fit_prior(encode_clips(model, train, num_frames=NUM_FRAMES), PriorOptions(num_steps=1))
+    scores = tuple(ProbeScore(direction, "action", 3, 4, 0.25) for direction in ("S->D", "D->S", "S->S", "D->D"))
+    return reconstruction, {
+        "likeness": study.result(),
+        "swaps": measure_swaps(model, judge, test, PairList.draw(test, 36), reverse=True, **OPTIONS),
+        "sampled": measure_sampled(model, judge, prior, test, **OPTIONS),
+        "leakage": Leakage(scores, 27),
+    }
+
+
+def columns(line):
+    return line.replace(r"\|", "").count("|")
+
+
+def test_a_page_of_everything(measured):
+    reconstruction, results = measured
+    page = evaluation_report({"model": "labels", "seed": 0}, reconstruction, **results)
+    headings = [line for line in page.splitlines() if line.startswith("#")]
+    assert headings == [
+        "# Evaluation", "## Reconstruction", "## Likeness", "## Swaps", "## Sampled tokens", "## Leakage",
+    ]  # fmt: skip
+    assert "| swap | 100.0 (100.0 to 100.0) | 100.0 (100.0 to 100.0) | 100.0 (100.0 to 100.0) | 36 |" in page
+    assert "| swap, reversed | 100.0 (100.0 to 100.0) |" in page
+    assert "| anna | 100.0 (100.0 to 100.0) | 12 |" in page
+    assert "Feature network: frames|means." in page
+    assert "The judge is not to be trusted: its joint accuracy on held-out real clips is unknown" in page
+    assert r"| action: IS / H(y\|x) / H(y) |" in page
+    assert "3.00 / 0.000 / 1.099" in page
+    assert "fitted afterwards to the codes of 27 training clips" in page
+    assert "Leakage, the mean of S->D and D->S: 75.0%; normalised by chance: 66.7%." in page
+    assert "nan" not in page
+    for block in page.split("\n\n"):
+        if block.startswith("|"):
+            assert len({columns(line) for line in block.splitlines()}) == 1
+
+
+def test_what_was_not_measured_has_no_section(measured):
+    page = evaluation_report({"model": "labels"}, measured[0])
+    assert page.count("\n## ") == 1
+    assert "PSNR" in page
+
+
+def test_tables_escape_bars_and_shares_without_interval_have_none():
+    assert markdown_table(("a", "b"), [("x|y", "1")]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 |"
+    assert percent(None) == "-"
+    assert percent(Rate(0.5, 2, (0.1, 0.9), (float("nan"), float("nan")))) == "50.0"
+    assert percent(Rate(0.5, 2, (0.1, 0.9), (0.25, 0.75))) == "50.0 (25.0 to 75.0)"

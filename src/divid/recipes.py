@@ -18,7 +18,13 @@ from divid.errors import ConfigError, nearest
 MODEL_CONFIGS: dict[str, type] = {"dbse": DBSEConfig, "spyl": SPYLConfig}
 """Methods whose options, the keys under `model`, are not DiViD's `ModelConfig`."""
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+PLANS_FOLDER = "benchmarks"
+"""Folder among the recipes whose files are plans of benchmarks, not recipes."""
+
+_WORDS = {
+    int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null",
+    dict: "a mapping of keys to values",
+}  # fmt: skip
 
 
 class _Loader(yaml.SafeLoader):
@@ -47,7 +53,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
 
 def list_recipes() -> list[str]:
     """Give the names of the recipes that come with divid."""
-    return sorted(path.stem for path in _recipes_folder().rglob("*.yaml"))
+    return sorted(path.stem for path in _recipe_files())
 
 
 def load_recipe(path_or_name: str | Path, overrides: Mapping[str, Any] | None = None, *, method: str | None = None) -> Recipe:
@@ -61,7 +67,7 @@ def load_recipe(path_or_name: str | Path, overrides: Mapping[str, Any] | None = 
     Raises:
         ConfigError: There is no such recipe, a key is unknown, or a value has the wrong type or range.
     """
-    values = _read_yaml(_find(path_or_name))
+    values = read_yaml(_find(path_or_name))
     if method is not None and method != values.get("method", Recipe.method):
         _build(values)  # finds what is wrong with the keys that do not stay, too
         known = {f.name for f in fields(_model_config(method))}
@@ -70,6 +76,43 @@ def load_recipe(path_or_name: str | Path, overrides: Mapping[str, Any] | None = 
     for key, value in (overrides or {}).items():
         _set(values, key, value)
     return _build(values)
+
+
+def read_yaml(path: Path, what: str = "recipe") -> dict[str, Any]:
+    """Read a YAML file of keys and values; an empty one has none.
+
+    Args:
+        path: The file.
+        what: What it is, for messages.
+
+    Raises:
+        ConfigError: It cannot be read, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} {path} cannot be read ({error}): give a YAML text file") from None
+    values = _parse_yaml(text, f"{what} {path}")
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{what} {path} must hold keys and values, got {type(values).__name__}: see configs/ for examples")
+    return values
+
+
+def checked_options(cls: type, values: Any, where: str = "") -> Any:
+    """Build a dataclass of options from what YAML holds; every key and the type of every value is checked.
+
+    Args:
+        cls: The dataclass.
+        values: What was read.
+        where: Dotted place of `values`, for messages.
+
+    Raises:
+        ConfigError: A key is unknown (the message names the nearest valid one), or a value has the wrong type.
+    """
+    _check_types(cls, values, where)
+    return from_dict(cls, values, where)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -132,29 +175,20 @@ def _recipes_folder() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "configs"
 
 
+def _recipe_files() -> list[Path]:
+    return [path for path in _recipes_folder().rglob("*.yaml") if path.parent.name != PLANS_FOLDER]
+
+
 def _find(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise ConfigError(f"there is no recipe file {str(path)!r}: give a YAML file, or one of {', '.join(list_recipes())}")
-    bundled = [file for file in _recipes_folder().rglob("*.yaml") if file.stem == path.name]
+    bundled = [file for file in _recipe_files() if file.stem == path.name]
     if not bundled:
         raise ConfigError(f"there is no recipe {str(path)!r}{nearest(str(path), list_recipes())}")
     return bundled[0]
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {path} cannot be read ({error}): give a YAML text file") from None
-    values = _parse_yaml(text, f"recipe {path}")
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"recipe {path} must hold keys and values, got {type(values).__name__}: see configs/ for examples")
-    return values
 
 
 def _parse_yaml(text: str, where: str) -> Any:

@@ -1,0 +1,1 @@
+"""Tables of many trainings: cells that are trained, judged and put together, each once, however often the work is broken off."""

@@ -1,0 +1,174 @@
+"""Ablations: each inductive bias switched off by itself, the explicit bottleneck switched on, and what each is worth."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from divid.benchmark.plan import SAMPLING_SWITCH, EvaluationOptions, JudgeOptions, Plan, plan_from_dict
+from divid.config import Conditioning, Recipe, StaticSource
+from divid.errors import ConfigError, nearest
+from divid.recipes import flatten, load_recipe
+
+logger = logging.getLogger("divid")
+
+FULL = "full"
+"""Name of the cells of the full recipe."""
+
+_SWITCHES: tuple[tuple[str, str, str], ...] = (
+    ("residual", "residual encoding", "model.tokens.use_residual"),
+    ("shared-training-noise", "noise shared by the frames in training", "model.diffusion.shared_training"),
+    ("shared-sampling-noise", "noise shared by the frames in sampling", SAMPLING_SWITCH),
+    ("scale-input", "noisy frames scaled by their share of signal", "model.diffusion.scale_input"),
+)
+"""(name, title, key) of the biases that are on or off."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A recipe that differs from the full one in one bias.
+
+    Args:
+        name: Its name for `--only`, and of its cells.
+        title: What it is about, in words.
+        is_added: Whether the variant has what the full recipe lacks, and not the other way round.
+        full: The full recipe's value, in words.
+        other: The variant's.
+        overrides: Values by dotted key.
+    """
+
+    name: str
+    title: str
+    is_added: bool
+    full: str
+    other: str
+    overrides: Mapping[str, Any]
+
+    @property
+    def is_sampling_only(self) -> bool:
+        """Whether the full recipe's trained model serves."""
+        return list(self.overrides) == [SAMPLING_SWITCH]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON has it."""
+        return {**asdict(self), "overrides": dict(self.overrides)}
+
+
+def variants_of(recipe: Recipe) -> dict[str, Variant]:
+    """Give every ablation of a recipe by name: each bias that it has is switched off, each that it lacks is switched on.
+
+    Args:
+        recipe: Resolved, of the method `divid`.
+
+    Raises:
+        ConfigError: It trains another method.
+    """
+    if recipe.method != "divid":
+        raise ConfigError(f"the recipe trains {recipe.method!r}, and the biases are those of 'divid': give a recipe of that")
+    flat = flatten(recipe)
+    made = [_switch(flat, name, title, key) for name, title, key in _SWITCHES if not _is_impossible(flat, key)]
+    made += [_conditioning(flat), *_static_sources(flat), _bottleneck(flat)]
+    weight = "model.tokens.orthogonality_weight"
+    if flat[weight]:
+        made.append(_without("orthogonality", "orthogonality of the two tokens", flat, {weight: 0.0}))
+    dropouts = [f"model.tokens.{kind}_dropout" for kind in ("static", "dynamic")]
+    if any(flat[key] for key in dropouts):
+        guidance = [key for key in ("sampling.static_guidance", "sampling.dynamic_guidance") if flat[key] != 1]
+        changes = {**dict.fromkeys(dropouts, 0.0), **dict.fromkeys(guidance, 1.0)}
+        made.append(_without("token-dropout", "token dropout", flat, changes))
+    return {variant.name: variant for variant in made}
+
+
+def ablation_plan(
+    recipe: str,
+    data: Sequence[str],
+    num_seeds: int,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    only: Sequence[str] | None = None,
+    judge: JudgeOptions | None = None,
+    evaluation: EvaluationOptions | None = None,
+) -> tuple[Plan, dict[str, Variant]]:
+    """Make the plan of an ablation.
+
+    Args:
+        recipe: Name or file of the full recipe.
+        data: Prepared data sets, each a table of its own, named after its folder.
+        num_seeds: Seeds 0, 1, ... of every cell.
+        overrides: Values by dotted key that change the full recipe.
+        only: Names of the variants; default: all.
+        judge: How judges are trained.
+        evaluation: What is measured.
+
+    Returns:
+        The plan, and the variants in it by name.
+
+    Raises:
+        ConfigError: The recipe is not of `divid`, a name is unknown, or a number is out of range.
+    """
+    variants = variants_of(load_recipe(recipe, overrides).resolve())
+    for name in only or ():
+        if name not in variants:
+            raise ConfigError(f"--only names {name!r}, which is no ablation of this recipe{nearest(name, variants)}")
+    chosen = {name: variant for name, variant in variants.items() if not only or name in only}
+    if num_seeds < 1:
+        raise ConfigError(f"--seeds is {num_seeds}, must be 1 or more")
+    names = [Path(path).resolve().name for path in data]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"--data names two folders {twice[0]!r}: rename one, the tables are named after them")
+    methods: dict[str, Any] = {FULL: {"method": "divid", "label": "full recipe"}}
+    for name, variant in chosen.items():
+        source = {"model_of": FULL} if variant.is_sampling_only else {"method": "divid"}
+        methods[name] = {**source, "label": f"{variant.title}: {variant.other}", "set": dict(variant.overrides)}
+    plan = {
+        "seeds": list(range(num_seeds)),
+        "set": dict(overrides or {}),
+        "data": {name: {"path": str(path), "recipe": str(recipe)} for name, path in zip(names, data, strict=True)},
+        "methods": methods,
+        "judge": asdict(judge or JudgeOptions()),
+        "evaluation": asdict(evaluation or EvaluationOptions()),
+    }
+    return plan_from_dict(plan), chosen
+
+
+def _switch(flat: Mapping[str, Any], name: str, title: str, key: str) -> Variant:
+    is_on = bool(flat[key])
+    words = ("on", "off") if is_on else ("off", "on")
+    return Variant(name, title, not is_on, *words, {key: not is_on})
+
+
+def _is_impossible(flat: Mapping[str, Any], key: str) -> bool:
+    is_impossible = key.endswith("scale_input") and flat["model.diffusion.prediction_type"] == "epsilon"
+    if is_impossible:
+        logger.info("scale-input is left out: a model that predicts epsilon cannot have it")
+    return is_impossible
+
+
+def _conditioning(flat: Mapping[str, Any]) -> Variant:
+    key = "model.denoiser.conditioning"
+    full = flat[key]
+    other = next(value for value in get_args(Conditioning) if value != full)
+    return Variant("cross-attention", "conditioning", full != "cross_attention", full, other, {key: other})
+
+
+def _static_sources(flat: Mapping[str, Any]) -> list[Variant]:
+    key = "model.tokens.static_source"
+    others = [value for value in get_args(StaticSource) if value != flat[key]]
+    return [Variant(f"static-{value}", "frame of the static token", False, flat[key], value, {key: value}) for value in others]
+
+
+def _bottleneck(flat: Mapping[str, Any]) -> Variant:
+    key = "model.bottleneck.kind"
+    is_on = flat[key] != "none"
+    other = "none" if is_on else "channel"
+    return Variant("bottleneck", "explicit bottleneck", not is_on, flat[key], other, {key: other})
+
+
+def _without(name: str, title: str, flat: Mapping[str, Any], overrides: Mapping[str, float]) -> Variant:
+    full = ", ".join(dict.fromkeys(f"{flat[key]:g}" for key in overrides if not key.startswith("sampling.")))
+    guided = " (and no guidance)" if any(key.startswith("sampling.") for key in overrides) else ""
+    return Variant(name, title, False, full, f"0{guided}", overrides)

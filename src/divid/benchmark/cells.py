@@ -1,0 +1,268 @@
+"""What a benchmark keeps on disk, and who makes which part of it.
+
+plan.yaml
+data/NAME/            judge/ (with its confusion matrices), pairs.json, settings.json
+cells/DATA/METHOD/seed-N/
+    settings.json     all that the result depends on
+    run/              the training run
+    figure.safetensors  swaps.json  leakage.json
+    result.json       the numbers; a cell that has it is done
+    failure.json      why the last attempt failed
+    lock              held by the process that works on the cell
+report files          see `divid.benchmark.report`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from divid.benchmark.locks import Holder, is_stale
+from divid.benchmark.plan import CellSpec
+from divid.errors import ConfigError, InputError
+from divid.outputs import atomic_path
+
+RESULT_FORMAT = "divid-cell"
+RESULT_VERSION = 1
+
+State = Literal["done", "held", "failed", "open"]
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """What all cells on one data set share.
+
+    Args:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def judge(self) -> Path:
+        """The judge's folder."""
+        return self.path / "judge"
+
+    @property
+    def pairs(self) -> Path:
+        """The pair list."""
+        return self.path / "pairs.json"
+
+    @property
+    def settings(self) -> Path:
+        """What judge and pairs depend on."""
+        return self.path / "settings.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held while the judge is trained."""
+        return self.path / "lock"
+
+    @property
+    def has_judge(self) -> bool:
+        """Whether the judge is trained; its description is written last."""
+        return (self.judge / "judge.json").is_file()
+
+
+@dataclass(frozen=True)
+class CellFolder:
+    """One cell's files.
+
+    Args:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def run(self) -> Path:
+        """The training run."""
+        return self.path / "run"
+
+    @property
+    def settings(self) -> Path:
+        """What the result depends on."""
+        return self.path / "settings.json"
+
+    @property
+    def result(self) -> Path:
+        """The numbers."""
+        return self.path / "result.json"
+
+    @property
+    def failure(self) -> Path:
+        """Why the last attempt failed."""
+        return self.path / "failure.json"
+
+    @property
+    def figure(self) -> Path:
+        """Frames of some swaps, with their sources."""
+        return self.path / "figure.safetensors"
+
+    @property
+    def lock(self) -> Path:
+        """Held by who works on the cell."""
+        return self.path / "lock"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the numbers are there."""
+        return self.result.is_file()
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the model is trained and exported."""
+        return (self.run / "model" / "model_index.json").is_file()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is anything that other settings would make worthless: a checkpoint, a model, or numbers."""
+        return self.is_done or self.has_model or any((self.run / "checkpoints").glob("*.ckpt"))
+
+    def state(self) -> tuple[State, str]:
+        """Give where the cell stands, and what there is to say about it."""
+        holder = Holder.read(self.lock)
+        if self.is_done:
+            return "done", ""
+        if holder is not None and not is_stale(self.lock):
+            return "held", f"{holder} works on it"
+        if self.failure.is_file():
+            return "failed", str(read_json(self.failure).get("error", ""))
+        return "open", "begun" if self.run.is_dir() else ""
+
+    def read_result(self) -> dict[str, Any]:
+        """Read result.json.
+
+        Raises:
+            InputError: It is damaged, or of another version.
+        """
+        value = read_json(self.result)
+        if value.get("format") != RESULT_FORMAT or value.get("version") != RESULT_VERSION:
+            raise InputError(f"{self.result} is no result of this divid: remove the folder {self.path} to make the cell again")
+        return value
+
+
+@dataclass(frozen=True)
+class BenchmarkFolder:
+    """All files of a benchmark.
+
+    Args:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def plan(self) -> Path:
+        """The plan as it was last run."""
+        return self.path / "plan.yaml"
+
+    def data(self, name: str) -> DataFolder:
+        """Give a data set's folder."""
+        return DataFolder(self.path / "data" / name)
+
+    def cell(self, name: str) -> CellFolder:
+        """Give a cell's folder by the cell's name."""
+        return CellFolder(self.path / "cells" / name)
+
+
+def settle(path: Path, settings: Mapping[str, Any], what: str) -> None:
+    """Write down what a part of the benchmark depends on, or compare it with what was written before.
+
+    Args:
+        path: The file.
+        settings: Values by dotted key, as JSON has them.
+        what: The part, for the message.
+
+    Raises:
+        ConfigError: It was begun with other values; the message names them.
+        OutputError: The file cannot be written.
+    """
+    now = json.loads(json.dumps(settings))
+    if not path.is_file():
+        write_json(path, now)
+        return
+    before = read_json(path)
+    keys = [key for key in now if before.get(key) != now[key]] + [key for key in before if key not in now]
+    if keys:
+        changes = ", ".join(f"{key} ({before.get(key)} then, {now.get(key)} now)" for key in keys[:3])
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        raise ConfigError(f"{what} was begun with other settings: {changes}{more}; give another --out, or remove {path.parent}")
+
+
+def share_of(cells: Sequence[CellSpec], shard: str | None, environment: Mapping[str, str] = os.environ) -> list[CellSpec]:
+    """Give the cells that fall to this process; cells that share a trained model stay together.
+
+    Args:
+        cells: All.
+        shard: `i/n`, the i-th of n shares, counted from 1; without it the index of a SLURM array's task counts.
+        environment: Where SLURM_ARRAY_TASK_ID, _COUNT, _MIN and _STEP stand.
+
+    Raises:
+        ConfigError: `shard` is something else.
+    """
+    place, count = parse_shard(shard) if shard else _slurm_place(environment)
+    trainers = list(dict.fromkeys(cell.trainer for cell in cells))
+    mine = set(trainers[place::count])
+    return [cell for cell in cells if cell.trainer in mine]
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Turn `i/n` into (place from 0, number of shares).
+
+    Args:
+        text: What stands on the command line.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    first, _, last = text.partition("/")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise ConfigError(f"--shard is {text!r}, must be i/n with i from 1 to n, as in 1/4")
+    return int(first) - 1, int(last)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: It cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): remove it to make it again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} must hold a JSON object, got {type(value).__name__}: remove it to make it again")
+    return value
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON object, whole or not at all.
+
+    Args:
+        path: The file; its folder is made if missing.
+        values: What JSON can hold; numbers that are none may not be among them.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _slurm_place(environment: Mapping[str, str]) -> tuple[int, int]:
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP")
+    words = [environment.get(name, default) for name, default in zip(names, ("", "", "0", "1"), strict=True)]
+    if not all(word.isdecimal() for word in words):
+        return 0, 1
+    task, count, least, step = map(int, words)
+    return (task - least) // max(1, step) % max(1, count), max(1, count)

@@ -1,0 +1,201 @@
+"""From the cells' results to the numbers of the report, and what each bias of an ablation is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from divid.benchmark.ablation import FULL, Variant
+from divid.benchmark.cells import BenchmarkFolder
+from divid.benchmark.plan import CellSpec, Plan
+from divid.benchmark.summaries import Measured, difference, mean_of, over_seeds
+from divid.config import to_dict
+from divid.evaluation.judge import TRUSTED_ACCURACY, Judge
+from divid.evaluation.leakage import DIRECTIONS, LEAKS
+
+FORMAT = "divid-benchmark"
+FORMAT_VERSION = 1
+SHARES = (0.0, 1.0)
+ACCURACIES = ("static", "dynamic", "joint")
+CONTROLS = ("real", "copy A", "copy B")
+"""Rows of a swap test that are the same for every method."""
+UNSEEN = "swap, unseen combinations"
+UNSEEN_MEASURE = "joint, unseen"
+"""Joint accuracy of the swaps whose combination of labels no training clip has."""
+
+Result = Mapping[str, Any]
+"""A cell's result.json."""
+
+
+def collect(
+    plan: Plan, cells: Sequence[CellSpec], folder: BenchmarkFolder, variants: Mapping[str, Variant] | None = None
+) -> dict[str, Any]:
+    """Give everything that the report says, as JSON has it.
+
+    Args:
+        plan: What was asked for.
+        cells: All its cells.
+        folder: Where they are.
+        variants: Of an ablation.
+
+    Raises:
+        InputError: A result is damaged.
+        ModelError: A judge is damaged.
+    """
+    results = {spec.name: folder.cell(spec.name).read_result() for spec in cells if folder.cell(spec.name).is_done}
+    return {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "kind": "benchmark" if variants is None else "ablation",
+        "plan": to_dict(plan),
+        "made": _provenance(list(results.values())),
+        "data": {name: _describe_data(plan, name, cells, results, folder, variants) for name in plan.data},
+        "cells": {spec.name: _describe_cell(spec, results, folder) for spec in cells},
+    }
+
+
+def measures_of(result: Result) -> dict[str, Measured]:
+    """Give the numbers of one cell that the tables show, by name, with their intervals.
+
+    Args:
+        result: The cell's.
+    """
+    swap = result["swaps"]["rows"]["swap"]
+    measures = {name: Measured.of_rate(swap[name]) for name in ACCURACIES}
+    if UNSEEN in result["swaps"]["rows"]:
+        measures[UNSEEN_MEASURE] = Measured.of_rate(result["swaps"]["rows"][UNSEEN]["joint"])
+    if result["leakage"] is not None:
+        read = {direction: _direction(result["leakage"]["directions"][direction]) for direction in DIRECTIONS}
+        measures["leakage"] = mean_of([read[direction] for direction in LEAKS])
+        measures.update({str(direction): measured for direction, measured in read.items()})
+    return {**measures, "psnr_db": Measured.of_estimate(result["psnr_db"]["model"])}
+
+
+def _direction(values: Mapping[str, Any]) -> Measured:
+    return mean_of([Measured(factor["accuracy"], factor["low"], factor["high"]) for factor in values["factors"].values()])
+
+
+def _bounds(name: str) -> tuple[float, float]:
+    return (0.0, float("inf")) if name == "psnr_db" else SHARES
+
+
+def _describe_data(
+    plan: Plan,
+    data: str,
+    cells: Sequence[CellSpec],
+    results: Mapping[str, Result],
+    folder: BenchmarkFolder,
+    variants: Mapping[str, Variant] | None,
+) -> dict[str, Any]:
+    of_method: dict[str, dict[int, Result]] = {method: {} for method in plan.methods}
+    for spec in cells:
+        if spec.data == data and spec.name in results:
+            of_method[spec.method][spec.seed] = results[spec.name]
+    done = {method: seeds for method, seeds in of_method.items() if seeds}
+    first = next((result for seeds in done.values() for result in seeds.values()), None)
+    described: dict[str, Any] = {
+        "path": plan.data[data].path,
+        "recipe": plan.data[data].recipe,
+        "judge": _describe_judge(folder, data),
+        "num_pairs": None if first is None else first["swaps"]["num_pairs"],
+        "notes": [] if first is None else first["swaps"]["notes"],
+        "controls": {} if first is None else {name: first["swaps"]["rows"][name] for name in CONTROLS},
+        "chance": None if first is None else first["swaps"]["chance"],
+        "leakage_chance": None if first is None else _leakage_chance(first),
+        "still_psnr_db": None if first is None else first["psnr_db"]["mean_frame"]["mean"],
+        "methods": {method: _describe_method(plan, method, list(seeds.values())) for method, seeds in done.items()},
+    }
+    if variants is not None:
+        described["worth"] = {
+            name: worth_of(variant, done.get(FULL, {}), done[name]) for name, variant in variants.items() if name in done
+        }
+    return described
+
+
+def _describe_judge(folder: BenchmarkFolder, data: str) -> dict[str, Any] | None:
+    if not folder.data(data).has_judge:
+        return None
+    judge = Judge.load(folder.data(data).judge)
+    held_out = judge.held_out
+    return {
+        "architecture": judge.config.architecture,
+        "is_trusted": judge.is_trusted,
+        "least": TRUSTED_ACCURACY,
+        "held_out": None if held_out is None else {name: getattr(held_out, name).to_dict() for name in ACCURACIES},
+        "training": judge.history,
+    }
+
+
+def _leakage_chance(result: Result) -> dict[str, float] | None:
+    if result["leakage"] is None:
+        return None
+    chance: dict[str, float] = {direction: result["leakage"]["directions"][direction]["chance"] for direction in DIRECTIONS}
+    return {"leakage": sum(chance[direction] for direction in LEAKS) / len(LEAKS), **chance}
+
+
+def _describe_method(plan: Plan, method: str, results: Sequence[Result]) -> dict[str, Any]:
+    measures = [measures_of(result) for result in results]
+    names = [name for name in measures[0] if all(name in of_seed for of_seed in measures)]
+    summaries = {name: over_seeds([of_seed[name] for of_seed in measures], _bounds(name)) for name in names}
+    return {
+        "label": plan.methods[method].label,
+        "model_of": plan.methods[method].model_of,
+        "cells": [result["cell"] for result in results],
+        "seeds": [result["seed"] for result in results],
+        "num_pairs": results[0]["swaps"]["num_pairs"],
+        "measures": {name: summary.to_dict() for name, summary in summaries.items()},
+        "reconstruction": results[0]["swaps"]["rows"]["reconstruction"],
+        "parameters": results[0]["parameters"],
+        "training_seconds": _mean(results, lambda result: result["training"]["seconds"]),
+        "training_steps": results[0]["training"]["steps"],
+        "sampling_seconds_per_clip": _mean(results, lambda result: result["sampling"]["seconds_per_clip"]),
+        "sampling_frames_per_second": _mean(results, lambda result: result["sampling"]["frames_per_second"]),
+        "sampling": {key: results[0]["sampling"][key] for key in ("solver", "num_inference_steps", "clips_at_once")},
+    }
+
+
+def worth_of(variant: Variant, full: Mapping[int, Result], other: Mapping[int, Result]) -> dict[str, Any]:
+    """Give what a bias adds to every number: with it minus without it, seed by seed.
+
+    Args:
+        variant: What was tried.
+        full: Results of the full recipe by seed.
+        other: Results of the variant by seed.
+
+    Returns:
+        The variant, the seeds that both have, and under `measures` the differences, as JSON has them.
+    """
+    seeds = sorted(full.keys() & other.keys())
+    pairs = [(measures_of(full[seed]), measures_of(other[seed])) for seed in seeds]
+    pairs = [(b, a) if variant.is_added else (a, b) for a, b in pairs]
+    names = [name for name in (pairs[0][0] if pairs else ()) if all(name in one and name in another for one, another in pairs)]
+    worth = {name: over_seeds([difference(with_it[name], without[name]) for with_it, without in pairs]) for name in names}
+    return {**variant.to_dict(), "seeds": seeds, "measures": {name: summary.to_dict() for name, summary in worth.items()}}
+
+
+def _describe_cell(spec: CellSpec, results: Mapping[str, Result], folder: BenchmarkFolder) -> dict[str, Any]:
+    state, remark = folder.cell(spec.name).state()
+    described: dict[str, Any] = {"data": spec.data, "method": spec.method, "seed": spec.seed, "state": state, "remark": remark}
+    result = results.get(spec.name)
+    if result is None:
+        return described
+    measures = {name: [m.value, *_ends(m)] for name, m in measures_of(result).items()}
+    kept = ("parameters", "training", "sampling", "made")
+    return {**described, "measures": measures, **{key: result[key] for key in kept}}
+
+
+def _ends(measured: Measured) -> list[float | None]:
+    return [end if end == end else None for end in (measured.low, measured.high)]
+
+
+def _provenance(results: Sequence[Result]) -> dict[str, Any]:
+    made = [result["made"] for result in results]
+    kept = {name: list(dict.fromkeys(str(item[key]) for item in made)) for name, key in (
+        ("commands", "command"), ("commits", "git_commit"), ("machines", "machine"), ("devices", "device"),
+    )}  # fmt: skip
+    began, ended = min((item["began"] for item in made), default=None), max((item["ended"] for item in made), default=None)
+    return {**kept, "began": began, "ended": ended, "versions": made[-1]["versions"] if made else {}}
+
+
+def _mean(results: Sequence[Result], value: Callable[[Result], float]) -> float:
+    return sum(value(result) for result in results) / len(results)

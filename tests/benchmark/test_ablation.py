@@ -1,0 +1,129 @@
+"""Ablations change what they say and nothing else; what a bias is worth has the right sign."""
+
+from __future__ import annotations
+
+import pytest
+
+from divid.benchmark.ablation import FULL, Variant, ablation_plan, variants_of
+from divid.benchmark.numbers import worth_of
+from divid.benchmark.plan import cells_of, dump_plan, load_plan
+from divid.errors import ConfigError
+from divid.recipes import flatten, load_recipe
+
+EXPECTED = {
+    "residual": {"model.tokens.use_residual": False},
+    "shared-training-noise": {"model.diffusion.shared_training": True},
+    "shared-sampling-noise": {"model.diffusion.shared_sampling": False},
+    "scale-input": {"model.diffusion.scale_input": False},
+    "cross-attention": {"model.denoiser.conditioning": "adagn"},
+    "static-random": {"model.tokens.static_source": "random"},
+    "static-whole": {"model.tokens.static_source": "whole"},
+    "bottleneck": {"model.bottleneck.kind": "channel"},
+    "orthogonality": {"model.tokens.orthogonality_weight": 0.0},
+    "token-dropout": {"model.tokens.static_dropout": 0.0, "model.tokens.dynamic_dropout": 0.0},
+}
+
+
+def test_every_variant_resolves_to_what_it_says_and_to_nothing_else():
+    plan, variants = ablation_plan("puppets-cpu", ["data/puppets"], 2, overrides={"training.num_steps": 7})
+    assert set(variants) == set(EXPECTED)
+    cells = {cell.method: flatten(cell.recipe) for cell in cells_of(plan) if cell.seed == 1}
+    full = cells.pop(FULL)
+    assert full == flatten(load_recipe("puppets-cpu", {"training.num_steps": 7, "seed": 1}).resolve())
+    for name, flat in cells.items():
+        assert {key: flat[key] for key in flat if flat[key] != full[key]} == EXPECTED[name], name
+
+
+def test_added_biases_are_told_from_removed_ones():
+    variants = variants_of(load_recipe("puppets-cpu").resolve())
+    assert [name for name, variant in variants.items() if variant.is_added] == ["shared-training-noise", "bottleneck"]
+    assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
+    assert (variants["residual"].full, variants["residual"].other) == ("on", "off")
+
+
+def test_only_the_sampling_switch_takes_the_full_recipes_model():
+    plan, variants = ablation_plan("puppets-cpu", ["data/puppets"], 1)
+    assert [name for name, variant in variants.items() if variant.is_sampling_only] == ["shared-sampling-noise"]
+    trainers = {cell.method: cell.trainer for cell in cells_of(plan)}
+    assert trainers.pop("shared-sampling-noise") == "puppets/full/seed-0"
+    assert all(trainer == f"puppets/{method}/seed-0" for method, trainer in trainers.items())
+
+
+def test_what_the_paper_recipe_lacks_is_left_out_or_switched_on():
+    variants = variants_of(load_recipe("paper").resolve())
+    assert "token-dropout" not in variants
+    assert "scale-input" not in variants
+    assert variants["shared-training-noise"].overrides == {"model.diffusion.shared_training": False}
+    assert not variants["shared-training-noise"].is_added
+    changed = variants_of(load_recipe("puppets-cpu", {"model.tokens.static_source": "whole"}).resolve())
+    assert {"static-first", "static-random"} <= set(changed)
+    assert "static-whole" not in changed
+    with_bottleneck = variants_of(load_recipe("puppets-cpu", {"model.bottleneck.kind": "channel"}).resolve())["bottleneck"]
+    assert (dict(with_bottleneck.overrides), with_bottleneck.is_added) == ({"model.bottleneck.kind": "none"}, False)
+
+
+def test_without_token_dropout_there_is_no_guidance():
+    variant = variants_of(load_recipe("puppets-cpu", {"sampling.static_guidance": 2.0}).resolve())["token-dropout"]
+    assert variant.overrides["sampling.static_guidance"] == 1.0
+    assert "sampling.dynamic_guidance" not in variant.overrides
+    assert "no guidance" in variant.other
+
+
+def test_only_some_and_its_plan_reads_back(tmp_path):
+    plan, variants = ablation_plan("puppets-cpu", ["data/puppets"], 1, only=["residual"])
+    assert list(variants) == ["residual"]
+    assert list(plan.methods) == [FULL, "residual"]
+    (tmp_path / "plan.yaml").write_text(dump_plan(plan))
+    assert load_plan(tmp_path / "plan.yaml") == plan
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "expected"),
+    [
+        (("puppets-cpu", ["a"], 1), {"only": ["residul"]}, "did you mean 'residual'?"),
+        (("puppets-cpu", ["a"], 0), {}, "--seeds is 0"),
+        (("puppets-cpu", ["x/a", "y/a"], 1), {}, "two folders 'a'"),
+        (("dbse", ["a"], 1), {}, "the biases are those of 'divid'"),
+        (("pupets-cpu", ["a"], 1), {}, "did you mean 'puppets-cpu'?"),
+    ],
+)
+def test_bad_ablations_are_errors(arguments, options, expected):
+    with pytest.raises(ConfigError) as caught:
+        ablation_plan(*arguments, **options)
+    assert expected in str(caught.value)
+
+
+def made_up(share, psnr=20.0):
+    rate = {"rate": share, "num": 100, "wilson": [share - 0.1, share + 0.1], "bootstrap": [share - 0.1, share + 0.1]}
+    return {
+        "swaps": {"rows": {"swap": {"static": rate, "dynamic": rate, "joint": rate}}},
+        "leakage": None,
+        "psnr_db": {"model": {"mean": psnr, "low": psnr - 1, "high": psnr + 1, "num_clips": 9}},
+    }
+
+
+def variant(is_added):
+    return Variant("x", "a bias", is_added, "on", "off", {"model.tokens.use_residual": False})
+
+
+def test_worth_is_with_the_bias_minus_without_it():
+    full, other = {0: made_up(0.6, 22.0), 1: made_up(0.8)}, {0: made_up(0.5), 1: made_up(0.5), 2: made_up(0.1)}
+    removed = worth_of(variant(False), full, other)
+    assert removed["seeds"] == [0, 1]
+    assert removed["measures"]["joint"]["values"] == pytest.approx([0.1, 0.3])
+    assert removed["measures"]["joint"]["mean"] == pytest.approx(0.2)
+    assert removed["measures"]["psnr_db"]["mean"] == pytest.approx(1.0)
+    added = worth_of(variant(True), full, other)
+    assert added["measures"]["joint"]["mean"] == pytest.approx(-0.2)
+    assert added["measures"]["joint"]["low"] == pytest.approx(-removed["measures"]["joint"]["high"])
+
+
+def test_the_interval_of_one_seeds_difference_has_both_sides_parts():
+    joint = worth_of(variant(False), {0: made_up(0.6)}, {0: made_up(0.5)})["measures"]["joint"]
+    half = 0.1 * 2**0.5
+    assert (joint["low"], joint["high"]) == pytest.approx((0.1 - half, 0.1 + half))
+
+
+def test_without_a_seed_in_common_nothing_is_said():
+    worth = worth_of(variant(False), {0: made_up(0.6)}, {1: made_up(0.5)})
+    assert (worth["seeds"], worth["measures"]) == ([], {})

@@ -1,0 +1,164 @@
+"""The report says what the cells say, and marks what is not to be trusted."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from divid.benchmark.cells import BenchmarkFolder
+from divid.benchmark.figures import plot_training, swap_figure
+from divid.benchmark.pages import Heading, Paragraph, Picture, Table, to_html, to_markdown
+from divid.benchmark.plan import cells_of, load_plan
+from divid.benchmark.report import MARK, list_cells, write_report
+from divid.benchmark.scoring import FIGURE_PARTS, load_figure, save_figure
+
+
+@pytest.fixture(scope="module")
+def report(finished):
+    return json.loads((finished[1].path / "benchmark.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def page(finished):
+    return (finished[1].path / "benchmark.md").read_text()
+
+
+def test_numbers_equal_the_cells(finished, report):
+    _, folder = finished
+    for method, described in report["data"]["made"]["methods"].items():
+        results = [folder.cell(name).read_result() for name in described["cells"]]
+        assert [result["seed"] for result in results] == described["seeds"] == [0, 1]
+        measures = described["measures"]
+        for part in ("static", "dynamic", "joint"):
+            rates = [result["swaps"]["rows"]["swap"][part]["rate"] for result in results]
+            assert measures[part]["values"] == rates
+            assert measures[part]["mean"] == pytest.approx(np.mean(rates))
+            assert measures[part]["spread"] == pytest.approx(np.std(rates, ddof=1))
+            assert 0 <= measures[part]["low"] <= measures[part]["mean"] <= measures[part]["high"] <= 1
+        assert measures["leakage"]["values"] == pytest.approx([result["leakage"]["leakage"] for result in results])
+        for direction in ("S->D", "D->S", "S->S", "D->D"):
+            read = [result["leakage"]["directions"][direction]["accuracy"] for result in results]
+            assert measures[direction]["values"] == pytest.approx(read)
+        assert measures["psnr_db"]["values"] == [result["psnr_db"]["model"]["mean"] for result in results]
+        assert described["parameters"] == results[0]["parameters"]
+        assert described["training_seconds"] == pytest.approx(np.mean([result["training"]["seconds"] for result in results]))
+        assert described["num_pairs"] == 12
+        assert method in ("tiny", "fast", "few-steps")
+
+
+def test_controls_and_chance_are_those_of_the_swap_test(finished, report):
+    result = finished[1].cell("made/fast/seed-1").read_result()
+    data = report["data"]["made"]
+    assert {name: row["joint"]["rate"] for name, row in data["controls"].items()} == {
+        name: result["swaps"]["rows"][name]["joint"]["rate"] for name in ("real", "copy A", "copy B")
+    }
+    assert data["chance"] == result["swaps"]["chance"]
+
+
+def test_the_page_has_all_rows_marks_the_judge_and_says_how_it_was_made(page, report):
+    data = report["data"]["made"]
+    assert not data["judge"]["is_trusted"]
+    assert f"{MARK} Under 95 %: it is not to be trusted." in page
+    for row in ("Tiny", "fast", "few-steps"):
+        assert re.search(rf"^\| {row} {MARK} \| 12 \|", page, flags=re.MULTILINE), row
+    for row in ("real", "copy A", "copy B"):
+        assert re.search(rf"^\| {row} {MARK} \|", page, flags=re.MULTILINE), row
+    assert re.search(r"^\| chance \| – \| 33.3 \| 33.3 \| 11.1 \| – \|", page, flags=re.MULTILINE)
+    joint = data["methods"]["tiny"]["measures"]["joint"]
+    assert f"{100 * joint['mean']:.1f} ± {100 * joint['spread']:.1f} ({100 * joint['low']:.1f} to" in page
+    for text in (
+        "joint, unseen",
+        "Seeds 0, 1.",
+        "divid benchmark made-up",
+        "| commits |",
+        "| machines |",
+        "judge of made",
+        "S->D",
+        "D->D",
+    ):
+        assert text in page
+
+
+def test_tables_are_whole(page):
+    for block in page.split("\n\n"):
+        if block.startswith("|"):
+            assert len({line.count("|") for line in block.splitlines()}) == 1
+
+
+def test_pictures_stand_beside_the_page_and_in_the_html(finished, page):
+    folder = finished[1].path
+    for name in ("swaps-made.png", "training-made.png"):
+        assert f"({name})" in page
+        with Image.open(folder / name) as picture:
+            assert min(picture.size) > 200
+    text = (folder / "benchmark.html").read_text()
+    assert text.count("data:image/png;base64,") == 2
+
+    class Tables(HTMLParser):
+        found = 0
+
+        def handle_starttag(self, tag, attributes):
+            self.found += tag == "table"
+
+    parser = Tables()
+    parser.feed(text)
+    assert parser.found == sum(block.startswith("|") for block in page.split("\n\n"))
+
+
+def test_the_figure_has_source_target_and_each_method_for_every_pair(finished):
+    folder = finished[1]
+    one = load_figure(folder.cell("made/tiny/seed-0").figure)
+    assert set(one) == set(FIGURE_PARTS)
+    assert one["swap"].shape == (3, 5, 8, 8, 1)
+    methods = {name: folder.cell(f"made/{name}/seed-0").figure for name in ("tiny", "fast")}
+    sheets = [swap_figure(dict(list(methods.items())[:count]), "title") for count in (1, 2)]
+    rows = 3  # pairs
+    assert sheets[1].height - sheets[0].height == rows * (64 + 4)
+
+
+def test_figures_come_back_as_they_were_saved(tmp_path):
+    frames = {name: np.arange(24, dtype=np.uint8).reshape(1, 2, 2, 2, 3)[::-1] for name in FIGURE_PARTS}
+    save_figure(tmp_path / "f.safetensors", frames)
+    assert all(np.array_equal(frames[name], again) for name, again in load_figure(tmp_path / "f.safetensors").items())
+
+
+def test_training_without_values_gives_no_picture(tmp_path):
+    assert not plot_training({"a": tmp_path / "none.csv"}, "title", tmp_path / "t.png")
+    assert not (tmp_path / "t.png").exists()
+
+
+def test_a_report_of_nothing_says_so(finished, tmp_path):
+    plan = load_plan(finished[0])
+    text = write_report(plan, cells_of(plan), BenchmarkFolder(tmp_path)).read_text()
+    assert "0 of 6 cells are done." in text
+    assert "The judge is not trained yet." in text
+    assert "| made/tiny/seed-0 | open |" in text
+
+
+def test_the_list_names_every_cell(finished):
+    plan, folder = finished
+    lines = list_cells(cells_of(load_plan(plan)), folder)
+    assert len(lines) == 6
+    assert all(line.endswith("done") for line in lines)
+
+
+def test_pages_escape_what_their_language_takes_for_itself(tmp_path):
+    Image.new("RGB", (2, 2)).save(tmp_path / "p.png")
+    blocks = [Heading("A <b>", 1), Paragraph("x & y"), Table(["", "n"], [["a|b", "<1"]]), Picture(tmp_path / "p.png", 'the "p"')]
+    assert to_markdown(blocks).splitlines() == [
+        "# A <b>", "", "x & y", "", "|  | n |", "| --- | ---: |", "| a\\|b | <1 |", "", '![the "p"](p.png)',
+    ]  # fmt: skip
+    text = to_html(blocks)
+    for part in (
+        "<h1>A &lt;b&gt;</h1>",
+        "<title>A &lt;b&gt;</title>",
+        "x &amp; y",
+        "<td>a|b</td><td>&lt;1</td>",
+        "the &quot;p&quot;",
+    ):
+        assert part in text

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from divid.benchmark.summaries import Measured, difference, mean_of, over_seeds
+
+
+def test_one_seed_keeps_its_interval_and_has_no_spread():
+    summary = over_seeds([Measured(0.5, 0.4, 0.7)])
+    assert (summary.mean, summary.low, summary.high) == pytest.approx((0.5, 0.4, 0.7))
+    assert (summary.spread, summary.values) == (None, (0.5,))
+
+
+def test_equal_seeds_add_nothing_to_the_interval_and_take_nothing_away():
+    summary = over_seeds([Measured(0.5, 0.4, 0.6)] * 4)
+    assert (summary.mean, summary.low, summary.high, summary.spread) == pytest.approx((0.5, 0.4, 0.6, 0.0))
+
+
+def test_seeds_alone_give_students_interval():
+    summary = over_seeds([Measured(value, value, value) for value in (1.0, 2.0, 3.0)])
+    half = 4.302653 / math.sqrt(3)  # t of 2 degrees of freedom, spread 1
+    assert summary.spread == pytest.approx(1.0)
+    assert (summary.low, summary.high) == pytest.approx((2 - half, 2 + half), rel=1e-6)
+
+
+def test_both_parts_add_as_squares_and_stay_within_bounds():
+    summary = over_seeds([Measured(0.2, 0.1, 0.3), Measured(0.4, 0.3, 0.5)])
+    half = math.hypot(0.1, 12.7062047 * math.sqrt(0.02) / math.sqrt(2))
+    assert (summary.low, summary.high) == pytest.approx((0.3 - half, 0.3 + half), rel=1e-6)
+    bounded = over_seeds([Measured(0.2, 0.1, 0.3), Measured(0.4, 0.3, 0.5)], (0.0, 1.0))
+    assert (bounded.low, bounded.high) == (0.0, 1.0)
+
+
+def test_no_interval_stays_none():
+    summary = over_seeds([Measured(0.5, math.nan, math.nan)])
+    assert (summary.low, summary.high) == (None, None)
+
+
+def test_means_and_differences_of_symmetric_intervals_add_as_squares():
+    one, other = Measured(0.9, 0.6, 1.2), Measured(0.5, 0.1, 0.9)
+    gap = difference(one, other)
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0.4, -0.1, 0.9))
+    mean = mean_of([one, other])
+    assert (mean.value, mean.low, mean.high) == pytest.approx((0.7, 0.45, 0.95))
+
+
+def test_a_difference_takes_the_ends_that_face_each_other():
+    gap = difference(Measured(0.5, 0.5, 0.8), Measured(0.5, 0.4, 0.5))
+    assert (gap.value, gap.low) == pytest.approx((0.0, 0.0))
+    assert gap.high == pytest.approx(math.hypot(0.3, 0.1))
+    back = difference(Measured(0.5, 0.4, 0.5), Measured(0.5, 0.5, 0.8))
+    assert (back.low, back.high) == pytest.approx((-gap.high, -gap.low))
+
+
+def test_shares_are_read_with_the_wider_ends_of_both_intervals():
+    rate = {"rate": 0.5, "num": 4, "wilson": [0.2, 0.8], "bootstrap": [0.3, 0.9]}
+    assert Measured.of_rate(rate) == Measured(0.5, 0.2, 0.9)
+    assert Measured.of_rate({"rate": 0.0, "num": 4, "wilson": [0.0, 0.5], "bootstrap": [0.0, 0.0]}) == Measured(0.0, 0.0, 0.5)
+    assert Measured.of_rate({**rate, "bootstrap": [None, None]}) == Measured(0.5, 0.2, 0.8)
+    lone = Measured.of_estimate({"mean": 3.0, "low": None, "high": None, "num_clips": 1})
+    assert lone.value == 3.0
+    assert math.isnan(lone.low)

@@ -7,7 +7,7 @@ DEV_EXTRAS := dev,faces,eval
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-demo: .venv/.ready  ## Set up, then split and swap two clips into demo/ (.venv/bin/divid demo --train trains a model first: up to 15 minutes)
+demo: .venv/.ready  ## Set up, then split and swap two clips into demo/ (.venv/bin/divid demo --train trains a model first: 12 minutes)
 	@.venv/bin/divid demo --out demo
 
 test: .venv/.ready-$(DEV_EXTRAS)  ## Set up, then run the tests

@@ -6,8 +6,10 @@ Shapes and types in the signatures of `divid` are checked at every call while te
 
 from __future__ import annotations
 
+import logging
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -59,3 +61,20 @@ def data_root() -> Path:
     if not folder:
         pytest.skip("real recordings: set DIVID_DATA to the folder that holds utd-mhad, weizmann, sprites and faces94")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def logger_as_before() -> Iterator[None]:
+    """Undo what a command, in a test or in a fixture of a whole module, does to the package's logger: other tests listen to it."""
+    _reset_logger()
+    yield
+    _reset_logger()
+
+
+_LOGGER = logging.getLogger("divid")
+_AT_FIRST = (list(_LOGGER.handlers), _LOGGER.level, _LOGGER.propagate)
+
+
+def _reset_logger() -> None:
+    _LOGGER.handlers[:], level, _LOGGER.propagate = _AT_FIRST
+    _LOGGER.setLevel(level)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +16,6 @@ from divid.config import DenoiserConfig, EncoderConfig, ModelConfig, SamplingCon
 from divid.export import save_model
 from divid.models.divid import DividModel
 from divid.video import write_video
-
-
-@pytest.fixture(autouse=True)
-def logger_as_before() -> Iterator[None]:
-    """Undo what a command does to the package's logger, so that other tests can listen to it."""
-    logger = logging.getLogger("divid")
-    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.propagate = handlers, propagate
-    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

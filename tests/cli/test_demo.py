@@ -102,3 +102,8 @@ def test_an_output_that_is_a_file(model_folder, tmp_path, capsys):
     (tmp_path / "demo").write_text("a file")
     assert main(["demo", "--out", str(tmp_path / "demo"), "--model", str(model_folder)]) == 2
     assert "cannot make the folder" in capsys.readouterr().err
+
+
+def test_a_bundled_model_is_known_to_info_by_its_name(capsys):
+    assert main(["info", "puppets"]) == 0
+    assert "DividModel" in capsys.readouterr().out

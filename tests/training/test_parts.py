@@ -85,6 +85,26 @@ def test_cost_counts_what_one_can_count_by_hand(case):
     assert cost.memory_bytes > 20 * sum(cost.parameters.values())
 
 
+def test_a_dry_run_on_a_cpu_takes_a_few_clips_and_multiplies(case, monkeypatch):
+    model, batch, recipe = case
+    monkeypatch.setattr(planning, "PROBE_CLIPS", 2)
+    few, times = planning.take_probe(batch)
+    assert len(few.video) == 2
+    assert times == len(batch.video) / 2 > 1
+    weights = 20 * sum(p.numel() for p in model.parameters())
+    once = estimate_cost(model, few, recipe).memory_bytes - weights
+    assert estimate_cost(model, few, recipe, 3.0).memory_bytes - weights == 3 * once
+    monkeypatch.setattr(planning, "PROBE_CLIPS", len(batch.video))
+    assert planning.take_probe(batch) == (batch, 1.0)
+
+
+def test_a_run_that_does_not_fit_into_memory_is_said_to_be_too_large(case, monkeypatch):
+    model, batch, recipe = case
+    assert "TOO LARGE" not in planning.describe_plan(model, batch, recipe)
+    monkeypatch.setattr(planning, "_total_memory", lambda device: 1000)
+    assert "lower training.batch_size" in planning.describe_plan(model, batch, recipe)
+
+
 class Compiled(TinyMethod):
     works = True
 

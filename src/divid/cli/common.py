@@ -103,6 +103,10 @@ def load_pipeline(args: Namespace) -> DividPipeline:
             raise ModelError("no model given and none comes with the package: add --model FOLDER (divid demo or train makes one)")
         name = DEFAULT_MODEL if DEFAULT_MODEL in bundled else next(iter(bundled))
         logging.getLogger("divid").info("using the bundled model %s", name)
+    if name == DEFAULT_MODEL and not Path(name).exists():
+        logging.getLogger("divid").info(
+            "the bundled model %s knows 8 drawn puppets and nothing else: train one on clips of your own", name
+        )
     return DividPipeline.from_pretrained(name).to(choose_device(args.device))
 
 

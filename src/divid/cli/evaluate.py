@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -174,11 +175,16 @@ def _reconstruct(job: _Job) -> Reconstruction:
 
     args, clips = job.args, job.clips
     watch = None if job.likeness is None else job.likeness.watch
-    pairs = draw_pairs(clips, args.pairs, args.seed)
+    try:
+        pairs = draw_pairs(clips, args.pairs, args.seed)
+    except DatasetError as error:
+        pairs = []
+        logging.getLogger("divid").warning("no sheet of swaps: %s", error)
     with common.progress_bar() as progress:
         reconstruction = measure_reconstruction(job.model, clips, watch=watch, told=progress, **job.options)
     title = f"{Path(args.data).name}, {args.split} clips: {len(pairs)} random swaps, seed {args.seed}"
-    write_image(job.out / "swaps.png", swap_sheet(job.model, clips, pairs, title=title, **job.options))
+    if pairs:
+        write_image(job.out / "swaps.png", swap_sheet(job.model, clips, pairs, title=title, **job.options))
     drawn = [[clips.clip_id(a), clips.clip_id(b)] for a, b in pairs]
     _write_json(job.out / "evaluation.json", {**job.facts, "psnr_db": asdict(reconstruction), "pairs": drawn})
     for name, estimate in asdict(reconstruction).items():

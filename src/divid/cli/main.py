@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("divid.cli.demo", "make two puppet clips and swap their motions; trains a small model first where none is there"),
+    "demo": (
+        "divid.cli.demo",
+        "make two puppet clips and swap their motions with the bundled model, or with one trained on the spot",
+    ),
     "swap": ("divid.cli.swap", "make one video's appearance do another's motion"),
     "reconstruct": ("divid.cli.reconstruct", "make a video again from its own codes"),
     "interpolate": ("divid.cli.interpolate", "go from one appearance, or one motion, to another"),

@@ -30,7 +30,7 @@ from divid.training.callbacks import AveragedWeights, MetricsLog, ProgressReport
 from divid.training.checkpoints import AtomicCheckpointIO, Checkpoints, check_fits, find_checkpoint
 from divid.training.metrics import MetricsFile, last_values, plot_loss
 from divid.training.module import TrainingModule
-from divid.training.planning import choose_precision, compile_if_wanted, describe_plan
+from divid.training.planning import choose_precision, compile_if_wanted, describe_plan, take_probe
 from divid.training.run_folder import RunFolder, describe_run
 from divid.training.validation import Validation
 
@@ -135,8 +135,9 @@ def plan(recipe: Recipe, data: Sequence[Path | str], *, device: str = "auto", de
     job = _prepare(recipe, [Path(path) for path in data], device, devices)
     model = job.model.to(job.device)
     batch = job.data.first_batch(job.device)
-    job.recipe = replace(job.recipe, training=replace(job.recipe.training, precision=choose_precision(model, batch, job.recipe)))
-    return describe_plan(model, batch, job.recipe)
+    part, times = take_probe(batch)
+    job.recipe = replace(job.recipe, training=replace(job.recipe.training, precision=choose_precision(model, part, job.recipe)))
+    return describe_plan(model, part, job.recipe, times)
 
 
 def open_splits(paths: Sequence[Path], image_size: int, channels: int) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ logger = logging.getLogger("divid")
 
 BYTES_A_WEIGHT = 5 * 4
 """Weight, gradient, two moments of AdamW and the average, each in float32."""
+PROBE_CLIPS = 4
+"""Clips of a dry run's step on a CPU; memory and time of the whole batch are this many times larger."""
 MIN_STEPS_TO_COMPILE = 1000
 """Compiling takes a minute or more; shorter runs do not earn it back."""
 
@@ -172,13 +175,30 @@ def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe) -> None:
         _refuse_or_log(wish, (str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
-def estimate_cost(model: nn.Module, batch: ClipBatch, recipe: Recipe) -> RunCost:
+def take_probe(batch: ClipBatch) -> tuple[ClipBatch, float]:
+    """Take a few clips of a batch on a CPU, so that a dry run of a step that would not fit into memory is no such step.
+
+    Args:
+        batch: A real one.
+
+    Returns:
+        The clips, and how many times as many the batch has. On a GPU, where time does not grow with the clips, the batch itself.
+    """
+    count = len(batch.video)
+    if batch.video.device.type != "cpu" or count <= PROBE_CLIPS:
+        return batch, 1.0
+    few = ClipBatch(batch.video[:PROBE_CLIPS], batch.slots[:PROBE_CLIPS], batch.indices[:PROBE_CLIPS], batch.step)
+    return few, count / PROBE_CLIPS
+
+
+def estimate_cost(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: float = 1.0) -> RunCost:
     """Measure what a run costs, by one clip's operations and a timed step.
 
     Args:
         model: On the batch's device.
-        batch: A real one.
+        batch: A real one, or a part of it.
         recipe: Resolved, with its precision settled.
+        times: How many times as many clips the whole batch has.
     """
     one = ClipBatch(batch.video[:1], batch.slots[:1], batch.indices[:1], batch.step)
     num_frames = one.video.shape[1]
@@ -193,21 +213,36 @@ def estimate_cost(model: nn.Module, batch: ClipBatch, recipe: Recipe) -> RunCost
         parameters=parameters,
         encoder_flops=encoder / num_frames,
         decoder_flops=max(0.0, everything - encoder) / num_denoised,
-        memory_bytes=sum(parameters.values()) * BYTES_A_WEIGHT + kept,
-        seconds_per_step=quickest_step(model, batch, recipe, recipe.training.precision),
+        memory_bytes=sum(parameters.values()) * BYTES_A_WEIGHT + times * kept,
+        seconds_per_step=times * quickest_step(model, batch, recipe, recipe.training.precision),
         num_steps=recipe.training.num_steps,
     )
 
 
-def describe_plan(model: nn.Module, batch: ClipBatch, recipe: Recipe) -> str:
+def describe_plan(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: float = 1.0) -> str:
     """Give what `--dry-run` prints: the resolved recipe and the cost.
 
     Args:
         model: On the batch's device.
-        batch: A real one.
+        batch: A real one, or a part of it.
         recipe: Resolved, with its precision settled.
+        times: How many times as many clips the whole batch has.
     """
-    return f"{dump_recipe(recipe)}\n{estimate_cost(model, batch, recipe).describe()}"
+    cost = estimate_cost(model, batch, recipe, times)
+    text = f"{dump_recipe(recipe)}\n{cost.describe()}"
+    there = _total_memory(batch.video.device)
+    if cost.memory_bytes < there:
+        return text
+    return (
+        f"{text}\nTOO LARGE     this machine has {there / 2**30:.1f} GiB: lower training.batch_size or training.frames_per_clip, "
+        "or take a smaller recipe (puppets-cpu)"
+    )
+
+
+def _total_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _count_flops(function: Any) -> float:

@@ -65,7 +65,7 @@ def data_root() -> Path:
 
 @pytest.fixture(autouse=True)
 def logger_as_before() -> Iterator[None]:
-    """Undo what a command, in a test or in a fixture of a whole module, does to the package's logger: other tests listen to it."""
+    """Undo what a command, in a test or in a fixture of a module, does to the package's logger: other tests listen to it."""
     _reset_logger()
     yield
     _reset_logger()

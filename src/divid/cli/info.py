@@ -74,7 +74,7 @@ def describe_path(path: Path) -> list[tuple[str, Any]]:
     if not path.exists() and str(path) in bundled:
         return describe_model(bundled[str(path)])
     if not path.exists():
-        raise InputError(f"no file, folder or bundled model {path}: check the path")
+        raise InputError(f"no file or folder {path}, and no bundled model of that name: check the path")
     if path.is_dir() and any((path / name).exists() for name in ("model_index.json", "recipe.yaml")):
         return describe_model(path)
     if path.is_dir() and ((path / "dataset.json").exists() or not is_video_like(path)):

@@ -36,7 +36,8 @@ class VideoWriter:
     not grow with the length.
 
     - `.mp4`: H.264, yuv420p, BT.709, index in front, so that browsers play it while it loads. Odd sizes are padded to even ones
-      by repeating the last column or row, which is logged.
+      by repeating the last column or row, which is logged. What x264 leaves out may differ a little from run to run for the same
+      frames (about one file in a thousand); at quality 0 nothing but the colour conversion is lost, and every run gives the same.
     - `.gif`: every frame has its own palette of 256 colours (grey clips lose nothing), and loops for ever. Times are multiples of
       10 ms, spread so that the clip's length is kept; above 50 fps frames are left out, which is logged.
     - `.webp`: animated, lossless, loops for ever.

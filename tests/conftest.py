@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -69,6 +72,24 @@ def logger_as_before() -> Iterator[None]:
     _reset_logger()
     yield
     _reset_logger()
+
+
+@pytest.fixture
+def start_process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start processes as `subprocess.Popen` does, one thread each; those still alive when the test ends are killed."""
+    processes = []
+
+    def start(command: Sequence[object], environment: Mapping[str, str], **options: Any) -> subprocess.Popen[str]:
+        settings = os.environ | {"OMP_NUM_THREADS": "1", **environment}
+        process = subprocess.Popen([sys.executable, *map(str, command)], env=settings, text=True, **options)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
 _LOGGER = logging.getLogger("divid")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import logging
 import os
 import re
@@ -31,6 +30,7 @@ from torch import Tensor
 
 from divid.config import SamplingConfig, from_dict, to_dict
 from divid.errors import ConfigError, ModelError, OutputError, nearest
+from divid.json_files import read_json, write_json
 from divid.methods import METHODS
 from divid.types import Disentangler
 
@@ -38,6 +38,7 @@ PIPELINE_CLASS = "DividPipeline"
 INDEX_NAME = "model_index.json"
 CARD_NAME = "README.md"
 CHECKSUMS_NAME = "SHA256SUMS"
+REMEDY = "save the model again, or give another"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 ZOO_FOLDER = Path(__file__).parent / "zoo"
 PICKLE_ENDINGS = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -82,7 +83,7 @@ def save_model(
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
             new, old = Path(name) / "new", Path(name) / "old"
             module.save_pretrained(new / "model")
-            (new / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+            write_json(new / INDEX_NAME, index)
             (new / CARD_NAME).write_text(card if isinstance(card, str) else render_card(card), encoding="utf-8")
             _swap_folders(new, folder, old)
     except (OSError, SafetensorError) as error:
@@ -104,7 +105,7 @@ def load_model(folder: Path | str) -> tuple[Disentangler, SamplingConfig]:
         ModelError: The folder is no such folder, is damaged, or holds another architecture; the parameter that differs is named.
     """
     folder = find_model_folder(Path(folder))
-    index = _read_json(folder / INDEX_NAME)
+    index = read_json(folder / INDEX_NAME, ModelError, REMEDY)
     if index.get("_class_name") != PIPELINE_CLASS:
         got = index.get("_class_name")
         raise ModelError(f"{folder} holds a {got}, not a {PIPELINE_CLASS}: give a model that divid has saved")
@@ -266,7 +267,7 @@ def _build(folder: Path, index: Mapping[str, Any]) -> torch.nn.Module:
     classes = {cls.__name__: cls for cls in METHODS.values()}
     if class_name not in classes:
         raise ModelError(f"{folder} holds a {class_name}, which is no method of this divid (it has: {', '.join(classes)})")
-    config = _read_json(folder / "model" / "config.json")
+    config = read_json(folder / "model" / "config.json", ModelError, REMEDY)
     if config.get("_class_name") != class_name:
         raise ModelError(f"{folder}: {INDEX_NAME} names {class_name}, but model/config.json is of {config.get('_class_name')}")
     options = {key: value for key, value in config.items() if not key.startswith("_")}
@@ -319,16 +320,6 @@ def _download(hub_id: str, hub_options: Mapping[str, Any]) -> Path:
             f"no folder and no bundled model {hub_id!r}, and the Hugging Face Hub did not give it ({type(error).__name__}): "
             "check the name and the connection"
         ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {_one_line(error)}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
 
 
 def _one_line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from divid.pipeline import DividPipeline
 from divid.recipes import MODEL_CONFIGS, dump_recipe, flatten, load_recipe
 from divid.training import fit
 from divid.training.metrics import read_metrics
+from memory_clips import ClipsInMemory
 
 RECIPE = """
 seed: 3
@@ -27,21 +28,10 @@ training: {num_steps: 6, batch_size: 4, warmup_steps: 2, precision: fp32, compil
 """
 
 
-class Clips:
-    """Random clips of 6 to 12 frames."""
-
-    def __init__(self):
-        rng = np.random.default_rng(0)
-        self.clips = [rng.integers(0, 256, (6 + i % 7, 16, 16, 1), dtype=np.uint8) for i in range(9)]
-
-    def __len__(self):
-        return len(self.clips)
-
-    def num_frames(self, index):
-        return len(self.clips[index])
-
-    def frames(self, index, positions=None):
-        return self.clips[index] if positions is None else self.clips[index][positions]
+def random_clips():
+    """Nine clips of 6 to 12 frames."""
+    rng = np.random.default_rng(0)
+    return ClipsInMemory([rng.integers(0, 256, (6 + i % 7, 16, 16, 1), dtype=np.uint8) for i in range(9)])
 
 
 @pytest.fixture
@@ -53,7 +43,7 @@ def recipe_file(tmp_path):
 
 @pytest.fixture
 def train(recipe_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit, "open_splits", lambda *_: (Clips(), Clips()))
+    monkeypatch.setattr(fit, "open_splits", lambda *_: (random_clips(), random_clips()))
     data = tmp_path / "clips"
     data.mkdir()
     (data / "train.parquet").write_bytes(b"clips")
@@ -84,14 +74,14 @@ def test_a_run_is_resumed_to_the_same_losses_and_exported(train, method, backbon
         assert saved.num_train_clips == 9
     pipeline = DividPipeline.from_pretrained(whole)
     assert type(pipeline.model) is METHODS[method]
-    look, motion = (Clips().frames(index) for index in (0, 5))
+    look, motion = (random_clips().frames(index) for index in (0, 5))
     swap = pipeline(look, motion)
     assert swap.shape == motion.shape
     assert swap.dtype == np.uint8
 
 
 def test_what_a_run_costs_is_told(recipe_file, monkeypatch):
-    monkeypatch.setattr(fit, "open_splits", lambda *_: (Clips(), Clips()))
+    monkeypatch.setattr(fit, "open_splits", lambda *_: (random_clips(), random_clips()))
     recipe = load_recipe(recipe_file, {"model.perceptual.network": "none"}, method="dbse")
     assert "GFLOP a frame decoded" in fit.plan(recipe, ["clips"], device="cpu")
 

@@ -6,19 +6,16 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from baselines.small_models import VARIANTS, make_model, video
-from divid.baselines.vae import (
+from divid.baselines.networks import (
     DCGANDecoder,
     DCGANEncoder,
-    DynamicPrior,
-    Gaussian,
     SpatialAttention,
     UpsamplingDecoder,
     dcgan_widths,
-    divergence,
     frozen_statistics,
     initialise_as_original,
-    standard_divergence,
 )
+from divid.baselines.vae import DynamicPrior, Gaussian, divergence, standard_divergence
 from divid.config import EncoderConfig
 from divid.models.frame_encoder import FrameEncoder
 

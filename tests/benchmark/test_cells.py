@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from divid.benchmark.cells import BenchmarkFolder, parse_shard, settle, share_of, write_json
+from divid.benchmark.cells import BenchmarkFolder, parse_shard, settle, share_of
 from divid.benchmark.locks import try_lock
 from divid.benchmark.plan import cells_of, plan_from_dict
 from divid.errors import ConfigError, InputError
+from divid.json_files import write_json
 
 
 @pytest.fixture

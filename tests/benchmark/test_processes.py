@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -18,25 +17,19 @@ from divid.training.metrics import read_metrics
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, start_process):
     """Start `divid` with the tiny methods as a process of its own."""
-    processes = []
+    numbers = itertools.count()
 
     def run(*words, delay=0.0, **environment):
-        settings = {"OMP_NUM_THREADS": "1", "TINY_DELAY": str(delay), "PYTHONUNBUFFERED": "1", **environment}
-        path = tmp_path / f"log-{len(processes)}"
-        command = [sys.executable, str(SCRIPT), *map(str, words)]
+        path = tmp_path / f"log-{next(numbers)}"
+        settings = {"TINY_DELAY": str(delay), "PYTHONUNBUFFERED": "1", **environment}
         with path.open("w") as log:
-            process = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=subprocess.STDOUT, text=True)
+            process = start_process([SCRIPT, *words], settings, stdout=log, stderr=subprocess.STDOUT)
         process.log = path.read_text
-        processes.append(process)
         return process
 
-    yield run
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+    return run
 
 
 def done_lines(text):

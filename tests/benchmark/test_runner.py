@@ -9,12 +9,13 @@ import pytest
 from small_plans import write_plan
 
 from divid.benchmark import runner as runner_module
-from divid.benchmark.cells import BenchmarkFolder, write_json
+from divid.benchmark.cells import BenchmarkFolder
 from divid.benchmark.plan import cells_of, load_plan
 from divid.benchmark.runner import check_plan
 from divid.errors import ConfigError, MissingExtraError
 from divid.evaluation.judge import Judge
 from divid.evaluation.pairs import PairList
+from divid.json_files import write_json
 from labelled_clips import prepare_clips
 from made_data import make_set
 

@@ -23,6 +23,7 @@ from divid.evaluation.bottleneck import (
 from divid.models.divid import DividModel
 from divid.types import Codes
 from made_data import make_set, write_depth
+from pixel_method import PixelMethod
 
 SHAPE = (1, 4, 4)
 T = 50
@@ -220,28 +221,9 @@ def test_what_cannot_be_measured_is_refused():
         information_curve(lambda x_t, t, static, dynamic: x_t * math.nan, video, codes, COSINE)
 
 
-class NoDenoiser(torch.nn.Module):
-    """A method without timesteps."""
-
-    def frame_features(self, video):
-        return video.flatten(2)
-
-    def codes_from_features(self, features, reference=None):
-        return Codes(features[:, 0], features)
-
-    def encode(self, video):
-        return self.codes_from_features(self.frame_features(video))
-
-    def decode(self, codes, *, seeds, sampling=None, first_frame=0, callback=None):
-        return codes.dynamic
-
-    def losses(self, video, randomness):
-        return {}
-
-
 def test_a_method_without_a_denoiser_is_refused(tmp_path):
     (tmp_path / "recordings").mkdir()
     write_depth(tmp_path / "recordings", "a1_s1_t1")
     make_set(tmp_path / "recordings", tmp_path / "set")
-    with pytest.raises(ConfigError, match="NoDenoiser has no denoiser"):
-        measure_bottleneck(NoDenoiser(), ClipDataset.open(tmp_path / "set"))
+    with pytest.raises(ConfigError, match="PixelMethod has no denoiser"):
+        measure_bottleneck(PixelMethod(), ClipDataset.open(tmp_path / "set"))

@@ -27,6 +27,7 @@ from divid.evaluation.leakage import (
 )
 from divid.types import Codes
 from made_data import make_set, write_depth
+from pixel_method import PixelMethod
 
 SUBJECTS, ACTIONS, NUM_TRIALS = 4, 5, 3
 FACTORS = {"static": ("subject",), "dynamic": ("action",)}
@@ -209,29 +210,6 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch):
         probe_codes(made_codes(both, both), made_codes(both, both), FACTORS)
 
 
-class Reader(torch.nn.Module):
-    """Codes that are the pixels themselves: the first frame, and every frame."""
-
-    def __init__(self, factor=1.0):
-        super().__init__()
-        self.factor = torch.nn.Parameter(torch.tensor(factor))
-
-    def frame_features(self, video):
-        return video.flatten(2) * self.factor
-
-    def codes_from_features(self, features, reference=None):
-        return Codes(features[:, 0], features)
-
-    def encode(self, video):
-        return self.codes_from_features(self.frame_features(video))
-
-    def decode(self, codes, *, seeds, sampling=None, first_frame=0, callback=None):
-        return codes.dynamic
-
-    def losses(self, video, randomness):
-        return {"total": self.factor}
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """Two people and two actions, who differ in nothing but the labels."""
@@ -246,7 +224,7 @@ def prepared(tmp_path_factory):
 def test_codes_are_the_same_in_any_batch(prepared, monkeypatch):
     clips, heard = ClipDataset.open(prepared, split="train"), []
     monkeypatch.setattr(batches, "BATCH_CLIPS", 3)
-    codes = collect_codes(Reader(), clips, num_frames=3, told=lambda *words: heard.append(words), stage="reading")
+    codes = collect_codes(PixelMethod(), clips, num_frames=3, told=lambda *words: heard.append(words), stage="reading")
     video = middle_video(clips, list(range(8)), 3)
     np.testing.assert_allclose(codes.static, video[:, 0].flatten(1).numpy(), rtol=1e-6)
     np.testing.assert_allclose(codes.dynamic[:, : codes.static.shape[1]], video.mean(1).flatten(1).numpy(), atol=1e-6)
@@ -256,14 +234,14 @@ def test_codes_are_the_same_in_any_batch(prepared, monkeypatch):
 
 def test_a_model_that_gives_no_numbers_is_refused(prepared):
     with pytest.raises(ModelError, match="codes that hold NaN"):
-        collect_codes(Reader(float("nan")), ClipDataset.open(prepared, split="test"), num_frames=3)
+        collect_codes(PixelMethod(float("nan")), ClipDataset.open(prepared, split="test"), num_frames=3)
 
 
 def test_labels_are_checked_before_anything_is_encoded(prepared):
     train, test = (ClipDataset.open(prepared, split=split) for split in ("train", "test"))
     one_person = test.subset([index for index in range(len(test)) if test.labels(index)["subject"] == "s1"])
     with pytest.raises(DatasetError, match="held-out clips have 1 class of the static factor 'subject'"):
-        measure_leakage(Reader(float("nan")), train, one_person, num_frames=3)
+        measure_leakage(PixelMethod(float("nan")), train, one_person, num_frames=3)
 
 
 @pytest.mark.parametrize("probe", PROBES)
@@ -272,6 +250,6 @@ def test_clips_that_differ_in_their_labels_only_leak_as_much_as_chance(probe, pr
     if probe is centroid_probe:
         monkeypatch.setattr(leakage, "_require_scikit_learn", lambda: None)
     train, test = (ClipDataset.open(prepared, split=split) for split in ("train", "test"))
-    result = measure_leakage(Reader(), train, test, num_frames=3)
+    result = measure_leakage(PixelMethod(), train, test, num_frames=3)
     assert (result.mean, result.normalised, result.num_held_in) == (0.5, 0, 8)
     assert result.accuracy("S->S") == result.accuracy("D->D") == 0.5

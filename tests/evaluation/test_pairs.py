@@ -132,7 +132,7 @@ def test_no_pair_asked_for_is_refused(clips):
     ("text", "message"),
     [
         ("{", "cannot be read"),
-        ("[]", "is no pair list"),
+        ("[]", "must hold a JSON object, got list: give a pair list that a swap test has saved"),
         (json.dumps({"format": "divid-pairs", "version": 1, "pairs": [["a"]]}), "is damaged"),
         (json.dumps({"format": "divid-pairs", "version": 1, "pairs": [], "seed": 0, "num_asked": 1, "data": []}), "no pair"),
     ],

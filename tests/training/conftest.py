@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +15,8 @@ from tiny import CLIPS_FOLDER, install, tiny_recipe
 
 from divid.recipes import dump_recipe
 from divid.training.fit import train
+
+TINY = Path(__file__).parent / "tiny.py"
 
 
 @pytest.fixture
@@ -38,34 +40,14 @@ def fit(data, tmp_path):
 
 
 @pytest.fixture
-def start(data, tmp_path):
+def start(data, tmp_path, start_process):
     """Start `divid train` on the tiny clips as a process of its own."""
-    processes = []
+    numbers = itertools.count()
 
     def run(recipe, out, *words, delay=0.0):
-        file = tmp_path / f"recipe-{len(processes)}.yaml"
+        file = tmp_path / f"recipe-{next(numbers)}.yaml"
         file.write_text(dump_recipe(recipe))
-        script = Path(__file__).parent / "tiny.py"
-        command = [
-            sys.executable,
-            str(script),
-            "--config",
-            str(file),
-            "--data",
-            str(data),
-            "--out",
-            str(out),
-            "--device",
-            "cpu",
-            *words,
-        ]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TINY_DELAY": str(delay)}
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        processes.append(process)
-        return process
+        command = [TINY, "--config", file, "--data", data, "--out", out, "--device", "cpu", *words]
+        return start_process(command, {"TINY_DELAY": str(delay)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-    yield run
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,10 @@ from torch import nn
 
 from divid.config import ModelConfig, Recipe, from_dict, to_dict
 from divid.types import Codes
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script this is run without pytest's paths
+
+from memory_clips import ClipsInMemory
 
 CLIPS_FOLDER = "clips"
 SIZE = 8
@@ -60,22 +65,14 @@ class TinyMethod(ModelMixin, ConfigMixin):
         return {"total": simple + 0.1 * overlap, "simple": simple, "orthogonality": overlap}
 
 
-class TinyClips:
+class TinyClips(ClipsInMemory):
     """Random clips of 6 to 12 frames."""
 
     def __init__(self, count=12, channels=1):
         rng = np.random.default_rng(0)
         base = rng.integers(0, 256, (count, 1, SIZE, SIZE, channels))
-        self.clips = [((base[i] + 9 * np.arange(6 + i % 7)[:, None, None, None]) % 256).astype(np.uint8) for i in range(count)]
-
-    def __len__(self):
-        return len(self.clips)
-
-    def num_frames(self, index):
-        return len(self.clips[index])
-
-    def frames(self, index, positions=None):
-        return self.clips[index] if positions is None else self.clips[index][positions]
+        steps = [9 * np.arange(6 + i % 7)[:, None, None, None] for i in range(count)]
+        super().__init__([((start + step) % 256).astype(np.uint8) for start, step in zip(base, steps, strict=True)])
 
 
 def tiny_recipe(**training) -> Recipe:

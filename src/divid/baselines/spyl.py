@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from divid.baselines.networks import frozen_statistics
 from divid.baselines.options import SPYLConfig
 from divid.baselines.vae import (
     Gaussian,
@@ -21,7 +22,6 @@ from divid.baselines.vae import (
     SequentialVAE,
     at_least_single,
     divergence,
-    frozen_statistics,
     standard_divergence,
     weighted_total,
 )

@@ -5,29 +5,26 @@ A sequential VAE has one latent s a clip and one z_t a frame, a standard normal 
 
 from __future__ import annotations
 
-import contextlib
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from divid.baselines.options import SMALLEST_DCGAN_MAP, VAEConfig
+from divid.baselines.networks import DCGANDecoder, DCGANEncoder, UpsamplingDecoder, initialise_as_original
+from divid.baselines.options import VAEConfig
 from divid.baselines.perceptual import PerceptualDistance, load_feature_network
-from divid.config import EncoderConfig, SamplingConfig, to_dict
+from divid.config import SamplingConfig, to_dict
 from divid.errors import ConfigError
-from divid.models.frame_encoder import GROUPS, FrameEncoder, ResidualBlock
+from divid.models.frame_encoder import FrameEncoder
+from divid.models.sequence_model import SequenceModel
 from divid.randomness import Randomness, make_generator
-from divid.types import Codes, FrameFeatures, ReferenceFeatures, SamplingCallback, Video
-
-FIRST_DCGAN_WIDTH, LARGEST_DCGAN_WIDTH = 64, 512
-ATTENTION_HEADS = 4
+from divid.types import Codes, FrameFeatures, SamplingCallback, Video
 
 
 @dataclass(frozen=True)
@@ -137,163 +134,7 @@ class DynamicPrior(nn.Module):
         return torch.cat(drawn, dim=1)
 
 
-def dcgan_widths(image_size: int) -> list[int]:
-    """Give the widths of the strided convolutions that bring an image to 4x4: 64, 128, 256, 512 for 64x64.
-
-    Args:
-        image_size: A power of two, 8 or more.
-    """
-    num_halvings = int(math.log2(image_size // SMALLEST_DCGAN_MAP))
-    return [min(FIRST_DCGAN_WIDTH * 2**level, LARGEST_DCGAN_WIDTH) for level in range(num_halvings)]
-
-
-class DCGANEncoder(nn.Module):
-    """Strided convolutions down to 4x4, then one to a vector of numbers in [-1, 1].
-
-    Args:
-        image_size: A power of two.
-        channels: 1 or 3.
-        feature_dim: g.
-    """
-
-    def __init__(self, image_size: int, channels: int, feature_dim: int) -> None:
-        super().__init__()
-        self.num_features = feature_dim
-        layers: list[nn.Module] = []
-        for width in dcgan_widths(image_size):
-            layers += [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]
-            channels = width
-        layers += [nn.Conv2d(channels, feature_dim, SMALLEST_DCGAN_MAP), nn.BatchNorm2d(feature_dim), nn.Tanh()]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, frames: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images features"]:
-        """Give g_t.
-
-        Args:
-            frames: In [-1, 1].
-        """
-        return self.layers((frames + 1) / 2).flatten(1)
-
-
-class DCGANDecoder(nn.Module):
-    """The encoder's mirror: transposed convolutions from a vector to 4x4, and on to the image.
-
-    Args:
-        image_size: A power of two.
-        channels: 1 or 3.
-        latent_dim: Width of [z_t, s].
-    """
-
-    def __init__(self, image_size: int, channels: int, latent_dim: int) -> None:
-        super().__init__()
-        widths = dcgan_widths(image_size)[::-1]
-        layers: list[nn.Module] = [nn.ConvTranspose2d(latent_dim, widths[0], SMALLEST_DCGAN_MAP)]
-        for width, next_width in zip(widths, [*widths[1:], channels], strict=True):
-            layers += [nn.BatchNorm2d(width), nn.LeakyReLU(0.2), nn.ConvTranspose2d(width, next_width, 4, stride=2, padding=1)]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, latents: Float[Tensor, "images latent_dim"]) -> Float[Tensor, "images channels height width"]:
-        """Give frames in [0, 1]."""
-        return self.layers(latents[:, :, None, None]).sigmoid()
-
-
-class SpatialAttention(nn.Module):
-    """Self-attention over the places of a feature map, beside a straight path.
-
-    Args:
-        channels: Width of the map.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels)
-        self.queries_keys_values = nn.Conv2d(channels, 3 * channels, 1)
-        self.head = nn.Conv2d(channels, channels, 1)
-
-    def forward(self, x: Float[Tensor, "images channels height width"]) -> Float[Tensor, "images channels height width"]:
-        """Attend."""
-        heads = self.queries_keys_values(self.norm(x)).unflatten(1, (3, ATTENTION_HEADS, -1)).flatten(4)
-        queries, keys, values = heads.transpose(3, 4).unbind(1)  # images, heads, places, width
-        attended = functional.scaled_dot_product_attention(queries, keys, values)
-        return x + self.head(attended.transpose(2, 3).reshape(x.shape))
-
-
-class UpsamplingDecoder(nn.Module):
-    """The mirror of DiViD's frame encoder: residual levels, upsampling between them, spatial attention at the coarsest.
-
-    Args:
-        config: The frame encoder's, resolved.
-        image_size: Height and width of the frames.
-        channels: 1 or 3.
-        latent_dim: Width of [z_t, s].
-
-    Source:
-        Paper section 4.2, "Baselines", says no more than that; the widths are the encoder's.
-    """
-
-    def __init__(self, config: EncoderConfig, image_size: int, channels: int, latent_dim: int) -> None:
-        super().__init__()
-        assert config.base_channels and config.blocks_per_level and config.patch_size and config.feature_channels
-        widths = [config.base_channels * m for m in config.multipliers]
-        skipped = int(math.log2(config.patch_size))
-        doubles = [level > skipped for level in range(len(widths))]  # after this level, on the way up
-        side = image_size // config.patch_size // 2 ** sum(doubles)
-        self.patch_size = config.patch_size
-        self.first_shape = (config.feature_channels, side, side)
-        self.input = nn.Linear(latent_dim, config.feature_channels * side**2)
-        self.stem = nn.Conv2d(config.feature_channels, widths[-1], 3, padding=1)
-        layers: list[nn.Module] = []
-        current = widths[-1]
-        for level in reversed(range(len(widths))):
-            for _ in range(config.blocks_per_level):
-                layers.append(ResidualBlock(current, widths[level]))
-                current = widths[level]
-            if level == len(widths) - 1:
-                layers.append(SpatialAttention(current))
-            if doubles[level]:
-                layers += [nn.Upsample(scale_factor=2.0, mode="nearest"), nn.Conv2d(current, current, 3, padding=1)]
-        self.levels = nn.Sequential(*layers)
-        self.norm = nn.GroupNorm(GROUPS, current)
-        self.head = nn.Conv2d(current, channels * config.patch_size**2, 3, padding=1)
-
-    def forward(self, latents: Float[Tensor, "images latent_dim"]) -> Float[Tensor, "images channels height width"]:
-        """Give frames in [0, 1]."""
-        x = self.levels(self.stem(self.input(latents).unflatten(1, self.first_shape)))
-        x = self.head(functional.silu(self.norm(x)))
-        return functional.pixel_shuffle(x, self.patch_size).sigmoid()
-
-
-def initialise_as_original(model: nn.Module) -> None:
-    """Draw the weights of Conv2d and Linear from N(0, 0.01^2), with zero biases; the rest stays as PyTorch has it.
-
-    Args:
-        model: The network.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.normal_(module.weight, 0.0, 0.01)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
-
-@contextlib.contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Normalise by the running statistics, and leave them alone, while clips pass that the model made itself.
-
-    Args:
-        model: The network.
-    """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
-    for norm in norms:
-        norm.eval()
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.train()
-
-
-class SequentialVAE(ModelMixin, ConfigMixin, ABC):
+class SequentialVAE(SequenceModel):
     """A sequential VAE with a frame encoder, a dynamic prior and a frame decoder; meets `divid.types.Disentangler`.
 
     A method adds the networks of its posteriors, `posteriors` and `losses`, and ends its construction with `finish`.
@@ -301,8 +142,6 @@ class SequentialVAE(ModelMixin, ConfigMixin, ABC):
     Args:
         options: Resolved.
     """
-
-    config_name = "config.json"
 
     def __init__(self, options: VAEConfig) -> None:
         super().__init__()
@@ -327,12 +166,6 @@ class SequentialVAE(ModelMixin, ConfigMixin, ABC):
         if self.options.backbone == "dcgan":
             initialise_as_original(self)
 
-    @property
-    def frame_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the frames."""
-        assert self.options.image_size
-        return self.options.channels, self.options.image_size, self.options.image_size
-
     @abstractmethod
     def posteriors(self, features: FrameFeatures, randomness: Randomness | None = None) -> Posteriors:
         """Give the posteriors of the latents.
@@ -346,29 +179,9 @@ class SequentialVAE(ModelMixin, ConfigMixin, ABC):
     def losses(self, video: Video, randomness: Randomness) -> dict[str, Tensor]:
         """Give the terms of the objective; see `Disentangler.losses`."""
 
-    def frame_features(self, video: Video) -> FrameFeatures:
-        """Encode every frame by itself: g_t.
-
-        Raises:
-            ConfigError: The frames have another size or number of channels than the model's.
-        """
-        if tuple(video.shape[2:]) != self.frame_shape:
-            raise ConfigError(
-                f"the model takes frames of (C, H, W) = {self.frame_shape}, got {tuple(video.shape[2:])}: "
-                "prepare the data at that size, or set model.image_size and model.channels"
-            )
-        return self.frame_encoder(video.flatten(0, 1)).unflatten(0, video.shape[:2])
-
-    def codes_from_features(self, features: FrameFeatures, reference: ReferenceFeatures | None = None) -> Codes:
-        """Turn frame features into posterior means; see `Disentangler.codes_from_features`."""
-        if reference is None:
-            return self.posteriors(features).codes
-        codes = self.posteriors(torch.cat([reference, features], dim=1)).codes
-        return Codes(codes.static, codes.dynamic[:, 1:])
-
-    def encode(self, video: Video) -> Codes:
-        """Split clips into codes: posterior means."""
-        return self.codes_from_features(self.frame_features(video))
+    def sequence_codes(self, features: FrameFeatures) -> Codes:
+        """Turn the features of a whole sequence into posterior means."""
+        return self.posteriors(features).codes
 
     @torch.no_grad()
     def decode(

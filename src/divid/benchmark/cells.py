@@ -24,10 +24,11 @@ from typing import Any, Literal
 from divid.benchmark.locks import Holder, is_stale
 from divid.benchmark.plan import CellSpec
 from divid.errors import ConfigError, InputError
-from divid.outputs import atomic_path
+from divid.json_files import read_json, write_json
 
 RESULT_FORMAT = "divid-cell"
 RESULT_VERSION = 1
+REMAKE = "remove it to make it again"
 
 State = Literal["done", "held", "failed", "open"]
 
@@ -131,8 +132,16 @@ class CellFolder:
         if holder is not None and not is_stale(self.lock):
             return "held", f"{holder} works on it"
         if self.failure.is_file():
-            return "failed", str(read_json(self.failure).get("error", ""))
+            return "failed", self.read_failure()
         return "open", "begun" if self.run.is_dir() else ""
+
+    def read_failure(self) -> str:
+        """Give why the last attempt failed; empty if failure.json does not say.
+
+        Raises:
+            InputError: It is damaged.
+        """
+        return str(read_json(self.failure, InputError, REMAKE).get("error", ""))
 
     def read_result(self) -> dict[str, Any]:
         """Read result.json.
@@ -140,7 +149,7 @@ class CellFolder:
         Raises:
             InputError: It is damaged, or of another version.
         """
-        value = read_json(self.result)
+        value = read_json(self.result, InputError, REMAKE)
         if value.get("format") != RESULT_FORMAT or value.get("version") != RESULT_VERSION:
             raise InputError(f"{self.result} is no result of this divid: remove the folder {self.path} to make the cell again")
         return value
@@ -186,7 +195,7 @@ def settle(path: Path, settings: Mapping[str, Any], what: str) -> None:
     if not path.is_file():
         write_json(path, now)
         return
-    before = read_json(path)
+    before = read_json(path, InputError, REMAKE)
     keys = [key for key in now if before.get(key) != now[key]] + [key for key in before if key not in now]
     if keys:
         changes = ", ".join(f"{key} ({before.get(key)} then, {now.get(key)} now)" for key in keys[:3])
@@ -224,39 +233,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
         raise ConfigError(f"--shard is {text!r}, must be i/n with i from 1 to n, as in 1/4")
     return int(first) - 1, int(last)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: The file.
-
-    Raises:
-        InputError: It cannot be read, or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}): remove it to make it again") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} must hold a JSON object, got {type(value).__name__}: remove it to make it again")
-    return value
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON object, whole or not at all.
-
-    Args:
-        path: The file; its folder is made if missing.
-        values: What JSON can hold; numbers that are none may not be among them.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    with atomic_path(path) as temporary:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _slurm_place(environment: Mapping[str, str]) -> tuple[int, int]:

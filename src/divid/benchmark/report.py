@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from divid.benchmark.ablation import Variant
-from divid.benchmark.cells import BenchmarkFolder, write_json
+from divid.benchmark.cells import BenchmarkFolder
 from divid.benchmark.figures import plot_training, swap_figure
 from divid.benchmark.locks import try_lock
 from divid.benchmark.numbers import ACCURACIES, UNSEEN_MEASURE, collect
@@ -23,6 +23,7 @@ from divid.benchmark.pages import Block, Heading, Paragraph, Picture, Table, to_
 from divid.benchmark.plan import CellSpec, Plan
 from divid.benchmark.summaries import Measured
 from divid.evaluation.leakage import DIRECTIONS
+from divid.json_files import write_json
 from divid.outputs import atomic_path, write_image
 
 REPORT_NAME = "benchmark"

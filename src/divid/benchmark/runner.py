@@ -25,9 +25,7 @@ from divid.benchmark.cells import (
     BenchmarkFolder,
     CellFolder,
     DataFolder,
-    read_json,
     settle,
-    write_json,
 )
 from divid.benchmark.locks import FileLock, folder_time, this_host, try_lock
 from divid.benchmark.plan import CellSpec, Plan, cell_settings, clip_shape, dump_plan, judge_settings
@@ -40,6 +38,7 @@ from divid.evaluation.leakage import check_labels
 from divid.evaluation.pairs import PairList
 from divid.evaluation.quality import Told
 from divid.export import load_model
+from divid.json_files import write_json
 from divid.outputs import atomic_path
 from divid.training.checkpoints import find_checkpoint
 from divid.training.fit import choose_device, train
@@ -163,7 +162,7 @@ class _Worker:
         if cell.is_done:
             return "done"
         if self._has_just_failed(cell):
-            return self._fail(spec, cell, str(read_json(cell.failure).get("error")), is_new=False)
+            return self._fail(spec, cell, cell.read_failure(), is_new=False)
         lock = try_lock(cell.lock)
         if lock is None:
             return "held"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ def run(args: Namespace) -> None:
 
     from divid.data.clips import ClipDataset
     from divid.evaluation.bottleneck import measure_bottleneck, plot_curve, write_csv
-    from divid.outputs import atomic_path
+    from divid.json_files import write_json
     from divid.randomness import make_generator
 
     for name, value, least in (("--clips", args.clips, 2), ("--points", args.points, 1)):
@@ -54,7 +53,6 @@ def run(args: Namespace) -> None:
         "clips": [clips.clip_id(index) for index in range(len(clips))],
         **curve.to_dict(),
     }
-    with atomic_path(out / "bottleneck.json") as path:
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "bottleneck.json", result)
     common.say(curve.to_text())
     common.say("\n".join(f"{kind:<8} {out / name}" for kind, name in (("numbers", "bottleneck.csv"), ("plot", "bottleneck.png"))))

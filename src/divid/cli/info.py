@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 from pathlib import Path
@@ -115,13 +114,11 @@ def describe_model(path: Path) -> list[tuple[str, Any]]:
     """Give a model's method, size and default sampling, and where it comes from if it is a run."""
     common.quiet_libraries()
     from divid.export import load_model
+    from divid.json_files import read_json
 
     rows: list[tuple[str, Any]] = []
     if (path / "run.json").is_file():
-        try:
-            record = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path / 'run.json'} is damaged: {error}") from error
+        record = read_json(path / "run.json", InputError, "look at the model in its folder model/ instead")
         rows = [("run", path)] + [(key, value) for key, value in record.items() if isinstance(value, (str, int, float))]
     model, sampling = load_model(path)
     options = model.options  # type: ignore[attr-defined]  # every method has them

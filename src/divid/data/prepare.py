@@ -27,6 +27,7 @@ from divid.data.plan import Plan
 from divid.data.schema import (
     CACHE_FOLDER,
     INFO_NAME,
+    REMAKE,
     SHARD_FOLDER,
     SHEET_NAME,
     WORK_FOLDER,
@@ -34,13 +35,12 @@ from divid.data.schema import (
     label_columns,
     make_schema,
     read_info,
-    read_json,
-    write_json,
 )
 from divid.data.shards import ShardJob, ShardReport, ShardWriter
 from divid.data.sources import find_source
 from divid.data.sources.base import PosedSource, Source, SourceOptions
 from divid.errors import ConfigError, DatasetError, OutputError
+from divid.json_files import read_json, write_json
 from divid.outputs import write_failure, write_image
 
 if TYPE_CHECKING:
@@ -180,9 +180,9 @@ def _start(plan: Plan, out: Path, *, overwrite: bool) -> None:
         is_ours = plan_path.is_file() or (out / INFO_NAME).is_file()
         if not is_ours:
             raise OutputError(f"{out}: holds files that are no data set of divid's: give --out a new folder")
-        if (out / INFO_NAME).is_file() or not plan_path.is_file() or read_json(plan_path) != wanted:
+        if (out / INFO_NAME).is_file() or not plan_path.is_file() or read_json(plan_path, DatasetError, REMAKE) != wanted:
             if not overwrite:
-                difference = _difference(read_json(plan_path), wanted)
+                difference = _difference(read_json(plan_path, DatasetError, REMAKE), wanted)
                 raise OutputError(f"{out} holds an unfinished data set made {difference}: give another --out, or --overwrite")
             _clear(out)
     try:
@@ -309,7 +309,7 @@ def _saved_report(job: ShardJob, out: Path) -> ShardReport | None:
     path = _report_path(out, job.index)
     if not path.is_file():
         return None
-    report = ShardReport(**read_json(path))
+    report = ShardReport(**read_json(path, DatasetError, REMAKE))
     if job.is_strict and report.skipped:
         raise DatasetError(f"{report.skipped[0][1]} (--strict; without it the recording is skipped)")
     return report if job.path.is_file() or report.num_clips == 0 else None

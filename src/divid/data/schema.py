@@ -7,14 +7,13 @@ with one recording id. Any Parquet reader opens the shards; `datasets` finds the
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from divid.errors import DatasetError
-from divid.outputs import atomic_path
+from divid.json_files import read_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +23,7 @@ FORMAT_VERSION = 1
 MAX_FRAMES = 512
 """Most frames of a row."""
 INFO_NAME = "dataset.json"
+REMAKE = "prepare the data set again with --overwrite"
 SHEET_NAME = "contact_sheet.png"
 SHARD_FOLDER = "data"
 WORK_FOLDER = ".work"
@@ -114,38 +114,6 @@ def relative_name(paths: Sequence[Path], root: Path | None) -> str | None:
     return path.relative_to(root).as_posix() if root is not None and path.is_relative_to(root) else path.as_posix()
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object atomically.
-
-    Args:
-        path: The file.
-        value: The object.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: The file.
-
-    Raises:
-        DatasetError: It is no readable JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read ({error}): prepare the data set again with --overwrite") from error
-    if not isinstance(value, dict):
-        raise DatasetError(f"{path} holds no JSON object: prepare the data set again with --overwrite")
-    return value
-
-
 def read_info(folder: Path) -> dict[str, Any]:
     """Read `dataset.json` of a prepared data set and check that it is one of this format.
 
@@ -162,7 +130,7 @@ def read_info(folder: Path) -> dict[str, Any]:
         unfinished = (folder / WORK_FOLDER).is_dir()
         why = "it is unfinished: give the same divid prepare again" if unfinished else "make one with divid prepare"
         raise DatasetError(f"{folder} is no prepared data set (it has no {INFO_NAME}): {why}")
-    info = read_json(path)
+    info = read_json(path, DatasetError, REMAKE)
     if info.get("format") != FORMAT:
         raise DatasetError(f"{path} has format {info.get('format')!r}, not {FORMAT!r}: it was not made by divid prepare")
     version = info.get("version")

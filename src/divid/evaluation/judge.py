@@ -8,7 +8,6 @@ Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from divid.data.clips import ClipDataset, DatasetInfo
 from divid.data.schema import KINDS
 from divid.errors import ModelError, OutputError
 from divid.evaluation.intervals import ClipBootstrap, Rate
+from divid.json_files import read_json, write_json
 from divid.outputs import atomic_path, describe
 from divid.types import Video
 
@@ -257,8 +257,7 @@ class Judge(nn.Module):
             folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(folder / WEIGHTS_NAME) as path:
                 path.write_bytes(save(weights))  # save_file would leave it readable by its owner only
-            with atomic_path(folder / INFO_NAME) as path:
-                path.write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(folder / INFO_NAME, info)
         except (OSError, SafetensorError) as error:
             raise OutputError(f"cannot write the judge into {folder} ({describe(error)}): choose another folder") from error
 
@@ -399,11 +398,8 @@ def _block(convolution: Any, norm: Any, inputs: int, outputs: int, kernel: Any, 
 def _read_info(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"{path.parent} holds no judge (it has no {INFO_NAME}): train one with divid judge")
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is damaged ({describe(error)}): train the judge again") from error
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
+    info = read_json(path, ModelError, "train the judge again")
+    if info.get("format") != FORMAT:
         raise ModelError(f"{path} was not made by divid judge: give the folder of a judge")
     version, architecture = info.get("version"), info.get("architecture")
     if not isinstance(version, int) or version > FORMAT_VERSION:

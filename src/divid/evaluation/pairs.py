@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from jaxtyping import Int
 from divid.data.clips import ClipDataset
 from divid.data.schema import KINDS
 from divid.errors import ConfigError, DatasetError
-from divid.outputs import atomic_path
+from divid.json_files import read_json, write_json
 from divid.randomness import derive_seed
 
 logger = logging.getLogger("divid")
@@ -117,8 +116,7 @@ class PairList:
         """
         head: dict[str, Any] = {"format": FORMAT, "version": FORMAT_VERSION, "data": list(self.data)}
         value = {**head, "seed": self.seed, "num_asked": self.num_asked, "pairs": [list(pair) for pair in self.pairs]}
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(value, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(Path(path), value)
 
     @classmethod
     def load(cls, path: Path | str) -> PairList:
@@ -130,11 +128,8 @@ class PairList:
         Raises:
             DatasetError: There is none, or it is damaged or something else.
         """
-        try:
-            value = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"the pair list {path} cannot be read ({error}): give one that a swap test has saved") from error
-        if not isinstance(value, dict) or value.get("format") != FORMAT or value.get("version") != FORMAT_VERSION:
+        value = read_json(Path(path), DatasetError, "give a pair list that a swap test has saved")
+        if value.get("format") != FORMAT or value.get("version") != FORMAT_VERSION:
             raise DatasetError(f"{path} is no pair list of this divid: give one that a swap test has saved")
         try:
             pairs = tuple((str(a), str(b)) for a, b in value["pairs"])

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor, nn
 
 from divid.config import ModelConfig, SamplingConfig, from_dict, to_dict
@@ -26,11 +25,12 @@ from divid.models.augmentation import augment_appearance
 from divid.models.denoiser import Denoiser
 from divid.models.frame_encoder import FrameEncoder
 from divid.models.sequence_encoder import SequenceEncoder, TokenDistributions
+from divid.models.sequence_model import SequenceModel
 from divid.randomness import Randomness
-from divid.types import Codes, FrameFeatures, ReferenceFeatures, SamplingCallback, Video
+from divid.types import Codes, FrameFeatures, SamplingCallback, Video
 
 
-class DividModel(ModelMixin, ConfigMixin):
+class DividModel(SequenceModel):
     """Disentangled Video Diffusion; meets `divid.types.Disentangler`.
 
     Args:
@@ -42,8 +42,6 @@ class DividModel(ModelMixin, ConfigMixin):
     Source:
         Paper section 3; `docs/method.md` says where each equation is.
     """
-
-    config_name = "config.json"
 
     def __init__(self, options: ModelConfig | dict[str, Any]) -> None:
         super().__init__()
@@ -74,31 +72,13 @@ class DividModel(ModelMixin, ConfigMixin):
         )
         self._train_denoiser: Any = self.denoiser.forward
 
-    @property
-    def frame_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the frames."""
-        assert self.options.image_size
-        return self.options.channels, self.options.image_size, self.options.image_size
-
     def compile_networks(self) -> None:
         """Compile the training pass of encoder and denoiser with torch.compile; results stay within float tolerance."""
         self._train_denoiser = torch.compile(self.denoiser.forward)
 
-    def frame_features(self, video: Video) -> FrameFeatures:
-        """Encode every frame by itself: h_f, flattened."""
-        self._check_video(video)
-        return self.frame_encoder(video.flatten(0, 1)).unflatten(0, video.shape[:2])
-
-    def codes_from_features(self, features: FrameFeatures, reference: ReferenceFeatures | None = None) -> Codes:
-        """Turn frame features into codes; see `Disentangler.codes_from_features`."""
-        if reference is None:
-            return self._tokens(features).codes
-        codes = self._tokens(torch.cat([reference, features], dim=1)).codes
-        return Codes(codes.static, codes.dynamic[:, 1:])
-
-    def encode(self, video: Video) -> Codes:
-        """Split clips into codes (means, where the explicit bottleneck is on)."""
-        return self.codes_from_features(self.frame_features(video))
+    def sequence_codes(self, features: FrameFeatures) -> Codes:
+        """Turn the features of a whole sequence into codes (means, where the explicit bottleneck is on)."""
+        return self._tokens(features).codes
 
     @torch.no_grad()
     def decode(
@@ -276,13 +256,6 @@ class DividModel(ModelMixin, ConfigMixin):
             return only_static + w_d * (full - only_static)
         nothing = self.denoiser(x_t, steps, self.empty_static.expand_as(static), no_motion)
         return nothing + w_s * (only_static - nothing) + w_d * (full - only_static)
-
-    def _check_video(self, video: Tensor) -> None:
-        if tuple(video.shape[2:]) != self.frame_shape:
-            raise ConfigError(
-                f"the model takes frames of (C, H, W) = {self.frame_shape}, got {tuple(video.shape[2:])}: "
-                "prepare the data at that size, or set model.image_size and model.channels"
-            )
 
 
 def _take_frames(values: Tensor, picked: Tensor) -> Tensor:

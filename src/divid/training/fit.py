@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import warnings
@@ -100,7 +99,7 @@ def train(
         info = describe_run(job.recipe, paths, job.device)
         if resume:
             folder.check_resumed_data(info)
-            info = json.loads(folder.info.read_text(encoding="utf-8"))
+            info = folder.read_info()
         folder.create(job.recipe, info)
     stopper = Stopper(job.recipe.training.max_minutes)
     if checkpoint is not None:
@@ -312,7 +311,7 @@ def _finish(job: _Job, module: TrainingModule, folder: RunFolder) -> None:
     plot_loss(folder.metrics, folder.samples / "loss.png")
     newest = last_values(folder.metrics)
     model: Any = job.model.cpu().eval()
-    info = json.loads(folder.info.read_text(encoding="utf-8"))
+    info = folder.read_info()
     numbers = {
         "steps": int(newest.get("step", 0)),
         "held-out PSNR in dB": round(newest.get("validation/psnr", float("nan")), 2),

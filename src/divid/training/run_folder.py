@@ -10,7 +10,6 @@ A resumed run must have the same recipe, up to `MAY_CHANGE`, and the same data.
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ import torch
 
 from divid.config import Recipe
 from divid.errors import ConfigError, OutputError, TrainingError
+from divid.json_files import read_json, write_json
 from divid.recipes import dump_recipe, flatten, load_recipe
 from divid.training.checkpoints import TEMPORARY_ENDING
 from divid.training.metrics import write_text
@@ -117,7 +117,15 @@ class RunFolder:
         except OSError as error:
             raise OutputError(f"--out {self.path} cannot be written ({error.strerror}): choose another folder") from None
         write_text(self.recipe, dump_recipe(recipe))
-        write_text(self.info, json.dumps(info, indent=2) + "\n")
+        write_json(self.info, info)
+
+    def read_info(self) -> dict[str, Any]:
+        """Read run.json.
+
+        Raises:
+            TrainingError: It is damaged.
+        """
+        return read_json(self.info, TrainingError, "the run cannot be resumed, train again into a new --out")
 
     def check_resumed_recipe(self, recipe: Recipe) -> Recipe:
         """Compare a recipe with the one that the run began with.
@@ -151,9 +159,9 @@ class RunFolder:
             ConfigError: They are not the same.
         """
         try:
-            before = json.loads(self.info.read_text(encoding="utf-8"))["data"]
+            before = self.read_info()["data"]
             prints = [item["fingerprint"] for item in before]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             raise TrainingError(f"{self.info} is damaged: the run cannot be resumed, train again into a new --out") from None
         if prints != [item["fingerprint"] for item in info["data"]]:
             names = ", ".join(item["path"] for item in before)

@@ -1,0 +1,62 @@
+"""What every method that encodes frames by themselves first shares: frame features, then codes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from torch import nn
+
+from divid.errors import ConfigError
+from divid.types import Codes, FrameFeatures, ReferenceFeatures, Video
+
+
+class SequenceModel(ModelMixin, ConfigMixin, ABC):
+    """The encoding half of a `divid.types.Disentangler`: frames one by one, then the whole sequence.
+
+    A method sets `options` (with `channels` and `image_size`) and `frame_encoder`, and gives `sequence_codes`.
+    """
+
+    config_name = "config.json"
+    options: Any
+    frame_encoder: nn.Module
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the frames."""
+        assert self.options.image_size
+        return self.options.channels, self.options.image_size, self.options.image_size
+
+    @abstractmethod
+    def sequence_codes(self, features: FrameFeatures) -> Codes:
+        """Turn the features of a whole sequence, in order, into codes (means, where the method draws them)."""
+
+    def frame_features(self, video: Video) -> FrameFeatures:
+        """Encode every frame by itself.
+
+        Raises:
+            ConfigError: The frames have another size or number of channels than the model's.
+        """
+        self.check_video(video)
+        return self.frame_encoder(video.flatten(0, 1)).unflatten(0, video.shape[:2])
+
+    def codes_from_features(self, features: FrameFeatures, reference: ReferenceFeatures | None = None) -> Codes:
+        """Turn frame features into codes; see `Disentangler.codes_from_features`."""
+        if reference is None:
+            return self.sequence_codes(features)
+        codes = self.sequence_codes(torch.cat([reference, features], dim=1))
+        return Codes(codes.static, codes.dynamic[:, 1:])
+
+    def encode(self, video: Video) -> Codes:
+        """Split clips into codes (means, where the method draws them)."""
+        return self.codes_from_features(self.frame_features(video))
+
+    def check_video(self, video: Video) -> None:
+        """Raise a ConfigError unless the frames have the model's size and channels."""
+        if tuple(video.shape[2:]) != self.frame_shape:
+            raise ConfigError(
+                f"the model takes frames of (C, H, W) = {self.frame_shape}, got {tuple(video.shape[2:])}: "
+                "prepare the data at that size, or set model.image_size and model.channels"
+            )

@@ -83,10 +83,11 @@ def test_numbers_and_pictures_are_written_and_repeat(model_folder, prepared, tmp
 
 
 def test_a_judge_and_the_probes_add_their_numbers(model_folder, prepared, judge_folder, tmp_path, capsys):
-    more = ("--steps", "1", "--judge", str(judge_folder), "--leakage", "--reverse")
+    more = ("--steps", "1", "--judge", str(judge_folder), "--leakage", "--reverse", "--consistency", "--consistency-pairs", "5")
     assert evaluate(model_folder, prepared, tmp_path / "out", *more) == 0
     swaps = json.loads((tmp_path / "out" / "swaps.json").read_text())
     leakage = json.loads((tmp_path / "out" / "leakage.json").read_text())
+    assert json.loads((tmp_path / "out" / "consistency.json").read_text())["joint"]["num"] == 5
     assert {"swap", "swap, reversed", "copy A"} <= swaps["rows"].keys()
     assert set(leakage["directions"]) == {"S->D", "D->S", "S->S", "D->D"}
     assert len(json.loads((tmp_path / "out" / "pairs.json").read_text())["pairs"]) == 4
@@ -96,6 +97,7 @@ def test_a_judge_and_the_probes_add_their_numbers(model_folder, prepared, judge_
     assert "The judge is not to be trusted" in printed
     report = (tmp_path / "out" / "report.md").read_text()
     assert "## Swaps" in report
+    assert "## Self-consistency of swaps" in report
     assert "## Leakage" in report
     assert "The judge is not to be trusted" in report
 
@@ -157,6 +159,7 @@ def words_of(model, data, out, *more):
         (("--pair-list", "pairs.json"), "--pair-list means nothing without --judge"),
         (("--feature-network", "vgg16"), "--feature-network means nothing without --realism"),
         (("--feature-weights", "vgg16.pth"), "--feature-weights means nothing without --realism"),
+        (("--consistency", "--consistency-pairs", "0"), "--consistency-pairs is 0, must be 1 or more"),
         (("--realism", "--realism-pairs", "0"), "--realism-pairs is 0, must be 1 or more"),
         (("--realism", "--feature-network", "inception"), "inception"),
         (("--realism", "--feature-network", "vgg16"), "vgg16 comes without weights"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +37,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--sampled", action="store_true", help="with --judge: keep one token, sample the other from a prior fitted to codes"
     )
     parser.add_argument("--leakage", action="store_true", help="probe each token for the other's factor; adds leakage.json")
+    parser.add_argument(
+        "--consistency", action="store_true", help="encode swaps again, no label or judge needed; adds consistency.json"
+    )
+    parser.add_argument("--consistency-pairs", type=int, default=256, help="random swaps that --consistency encodes again")
     parser.add_argument(
         "--realism", action="store_true", help="SSIM, perceptual and Frechet distance, flicker; adds realism.json"
     )
@@ -77,6 +80,8 @@ def run(args: Namespace) -> None:
 
     job = _open(args)
     reconstruction = _reconstruct(job)
+    if args.consistency:
+        _encode_again(job)
     if job.likeness is not None:
         _add_likeness(job, job.likeness)
     if job.judge is not None and job.pairs is not None:
@@ -129,7 +134,7 @@ def _check_options(args: Namespace) -> None:
     for name, needed in NEEDS.items():
         if getattr(args, name) and not getattr(args, needed):
             raise ConfigError(f"--{name.replace('_', '-')} means nothing without --{needed}: add it")
-    for name in ("pairs", "realism_pairs"):
+    for name in ("pairs", "realism_pairs", "consistency_pairs"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(args, name)}, must be 1 or more")
 
@@ -171,6 +176,7 @@ def _reconstruct(job: _Job) -> Reconstruction:
 
     from divid.evaluation.quality import measure_reconstruction
     from divid.evaluation.swap import draw_pairs, swap_sheet
+    from divid.json_files import write_json
     from divid.outputs import write_image
 
     args, clips = job.args, job.clips
@@ -186,7 +192,7 @@ def _reconstruct(job: _Job) -> Reconstruction:
     if pairs:
         write_image(job.out / "swaps.png", swap_sheet(job.model, clips, pairs, title=title, **job.options))
     drawn = [[clips.clip_id(a), clips.clip_id(b)] for a, b in pairs]
-    _write_json(job.out / "evaluation.json", {**job.facts, "psnr_db": asdict(reconstruction), "pairs": drawn})
+    write_json(job.out / "evaluation.json", {**job.facts, "psnr_db": asdict(reconstruction), "pairs": drawn})
     for name, estimate in asdict(reconstruction).items():
         interval = f"[{estimate['low']:.2f}, {estimate['high']:.2f}]"
         common.say(f"PSNR {name:<12} {estimate['mean']:6.2f} dB  {interval}  over {estimate['num_clips']} clips")
@@ -250,15 +256,18 @@ def _probe(job: _Job) -> None:
     _keep(job, "leakage", leakage, "leakage.json", leakage.to_text())
 
 
+def _encode_again(job: _Job) -> None:
+    from divid.evaluation.consistency import measure_consistency
+
+    with common.progress_bar() as progress:
+        result = measure_consistency(job.model, job.clips, num_pairs=job.args.consistency_pairs, told=progress, **job.options)
+    _keep(job, "consistency", result, "consistency.json", result.to_text())
+
+
 def _keep(job: _Job, name: str, result: Any, file: str, text: str) -> None:
     """Write a result at once, print it, and keep it for the report."""
+    from divid.json_files import write_json
+
     job.results[name] = result
-    _write_json(job.out / file, {**job.facts, **result.to_dict()})
+    write_json(job.out / file, {**job.facts, **result.to_dict()})
     common.say(text)
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    from divid.outputs import atomic_path
-
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from divid.evaluation.consistency import Consistency
 from divid.evaluation.inception import ClassScores
 from divid.evaluation.intervals import Rate
 from divid.evaluation.leakage import DIRECTIONS, Leakage
@@ -18,6 +19,7 @@ def evaluation_report(
     facts: Mapping[str, Any],
     reconstruction: Reconstruction,
     *,
+    consistency: Consistency | None = None,
     likeness: Likeness | None = None,
     swaps: SwapResult | None = None,
     sampled: SampledResult | None = None,
@@ -28,6 +30,7 @@ def evaluation_report(
     Args:
         facts: What stands on top: model, data, seed and the like.
         reconstruction: Of held-out clips.
+        consistency: Of swaps encoded again.
         likeness: Of reconstructions and swaps.
         swaps: The swap test.
         sampled: Its sampled variants.
@@ -35,6 +38,8 @@ def evaluation_report(
     """
     parts = ["# Evaluation", markdown_table(("", ""), [(name, str(value)) for name, value in facts.items()])]
     parts += ["## Reconstruction", _reconstruction_table(reconstruction)]
+    if consistency is not None:
+        parts += ["## Self-consistency of swaps", *_consistency_parts(consistency)]
     if likeness is not None:
         parts += ["## Likeness", *_likeness_parts(likeness)]
     if swaps is not None:
@@ -79,6 +84,15 @@ def _estimate(estimate: Estimate, digits: int) -> tuple[str, str, str]:
     has_interval = estimate.low == estimate.low
     interval = f"{estimate.low:.{digits}f} to {estimate.high:.{digits}f}" if has_interval else "-"
     return f"{estimate.mean:.{digits}f}", interval, str(estimate.num_clips)
+
+
+def _consistency_parts(consistency: Consistency) -> list[str]:
+    rates = [("look kept", consistency.static), ("motion kept", consistency.dynamic), ("both", consistency.joint)]
+    rows = [(name, percent(rate), str(rate.num)) for name, rate in rates]
+    return [
+        "Swaps encoded again by the model itself: nearer to the tokens they were made of than to the others'? No labels.",
+        markdown_table(("", "% (95 % over clips)", "N"), rows),
+    ]
 
 
 def _likeness_parts(likeness: Likeness) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from divid import Codes, DividPipeline
-from divid.errors import VideoReadError
+from divid.errors import DividError, VideoReadError
 from divid.video import is_video_like
 
 
@@ -57,4 +57,7 @@ def main(model: str, folder: str, query: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except DividError as error:
+        sys.exit(str(error))

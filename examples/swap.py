@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from divid import DividPipeline
+from divid.errors import DividError
 
 
 def main(model: str, first: str, second: str, out: str) -> None:
@@ -34,4 +35,7 @@ def main(model: str, first: str, second: str, out: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 5:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except DividError as error:
+        sys.exit(str(error))

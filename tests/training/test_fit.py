@@ -235,6 +235,22 @@ def test_a_set_without_held_out_clips_validates_on_training_clips(monkeypatch, c
     assert "too good" in caplog.text
 
 
+def test_numbers_of_training_clips_are_not_called_held_out(fit, monkeypatch, caplog, tmp_path):
+    with caplog.at_level(logging.INFO, logger="divid"):
+        fit("apart")
+    assert "held-out PSNR" in caplog.text
+    assert "held-out PSNR" in (tmp_path / "apart" / "model" / "README.md").read_text()
+    caplog.clear()
+    clips = TinyClips(channels=1)
+    monkeypatch.setattr(fit_module, "open_splits", lambda *_: (clips, clips))
+    with caplog.at_level(logging.INFO, logger="divid"):
+        fit("same")
+    assert "training clips' PSNR" in caplog.text
+    card = (tmp_path / "same" / "model" / "README.md").read_text()
+    assert "training clips' PSNR" in card
+    assert "held-out" not in card + caplog.text
+
+
 def test_the_two_splits_are_kept_apart(monkeypatch):
     monkeypatch.setattr(fit_module, "ClipDataset", FakeDataset({"train": 3, "test": 2}))
     clips, held_out = open_splits([Path("data")], 8, 1)

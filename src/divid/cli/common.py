@@ -51,7 +51,7 @@ def add_device_argument(parser: ArgumentParser) -> None:
 def add_model_arguments(parser: ArgumentParser) -> None:
     """Add `--model` and `--device`."""
     parser.add_argument(
-        "--model", default=None, help="model or run folder, name of a bundled model, or Hub id (default: the bundled model)"
+        "--model", default=None, help="model or run folder, name of a bundled model, or Hub id (left out: the bundled model)"
     )
     add_device_argument(parser)
 
@@ -59,8 +59,8 @@ def add_model_arguments(parser: ArgumentParser) -> None:
 def add_sampling_arguments(parser: ArgumentParser) -> None:
     """Add the options of drawing a sample: seed, solver, steps and the two guidance scales."""
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
-    parser.add_argument("--steps", type=int, default=None, help="solver steps (default: the model's own)")
-    parser.add_argument("--solver", choices=get_args(SolverName), default=None, help="solver (default: the model's own)")
+    parser.add_argument("--steps", type=int, default=None, help="solver steps (left out: the model's own)")
+    parser.add_argument("--solver", choices=get_args(SolverName), default=None, help="solver (left out: the model's own)")
     parser.add_argument("--static-guidance", type=float, default=None, help="strength of the appearance token; 1 is plain")
     parser.add_argument("--dynamic-guidance", type=float, default=None, help="strength of the motion tokens; 1 is plain")
 

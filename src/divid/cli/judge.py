@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from divid.cli import common
 
@@ -17,8 +17,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder for the judge and its confusion matrices")
     parser.add_argument("--architecture", choices=("gru", "conv3d"), default="gru", help="which network; the other is a check")
     parser.add_argument("--frames", type=int, default=10, help="frames of a clip, as many as the judged models take")
-    parser.add_argument("--size", type=int, default=None, help="side of the frames in pixels (default: the data set's)")
-    parser.add_argument("--channels", type=int, choices=(1, 3), default=None, help="channels (default: the data set's)")
+    parser.add_argument("--size", type=int, default=None, help="side of the frames in pixels (left out: the data set's)")
+    parser.add_argument("--channels", type=Literal[1, 3], default=None, help="channels (left out: the data set's)")
     parser.add_argument("--steps", type=int, default=1000, help="training steps")
     parser.add_argument("--minutes", type=float, default=10.0, help="shorten training to so many minutes")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")

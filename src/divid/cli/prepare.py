@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from divid.cli import common
 
@@ -26,8 +26,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--source", default=None, metavar="DIR", help="folder that holds the recordings (puppets need none)")
     parser.add_argument("--out", required=True, metavar="DATASET", help="new folder; a killed call given again goes on")
     parser.add_argument("--size", type=int, default=64, help="height and width of the frames")
-    parser.add_argument("--channels", type=int, default=3, choices=(1, 3), help="1 for grey, 3 for RGB")
-    parser.add_argument("--processes", type=int, default=None, help="worker processes (default: one a processor)")
+    parser.add_argument("--channels", type=Literal[1, 3], default=3, help="1 for grey, 3 for RGB")
+    parser.add_argument("--processes", type=int, default=None, help="worker processes (left out: one a processor)")
     parser.add_argument("--strict", action="store_true", help="stop at the first recording that cannot be read")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set made otherwise")
     parser.add_argument("--limit", type=int, default=None, help="prepare at most so many recordings, evenly picked")

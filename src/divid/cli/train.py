@@ -20,7 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--config", required=True, metavar="RECIPE", help="a recipe's name (puppets-cpu, utd-mhad, ...) or YAML file"
     )
     parser.add_argument(
-        "--method", default=None, help="train another method by the recipe: divid, dbse or spyl (default: the recipe's)"
+        "--method", default=None, help="train another method by the recipe: divid, dbse or spyl (left out: the recipe's)"
     )
     parser.add_argument(
         "--data", required=True, nargs="+", metavar="DATASET", help="folders made by divid prepare; several are joined"
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved recipe, parameters, FLOPs, memory and time; train nothing"
     )
-    parser.add_argument("--seed", type=int, default=None, help="seed of everything random (default: the recipe's)")
+    parser.add_argument("--seed", type=int, default=None, help="seed of everything random (left out: the recipe's)")
     parser.add_argument("--devices", type=int, default=1, help="processes that share the batch, each with a GPU of its own")
     parser.add_argument(
         "--set", nargs="+", action="append", default=None, metavar="KEY=VALUE", help="other values, as in training.num_steps=10"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -312,10 +313,12 @@ def _finish(job: _Job, module: TrainingModule, folder: RunFolder) -> None:
     newest = last_values(folder.metrics)
     model: Any = job.model.cpu().eval()
     info = folder.read_info()
+    whose = "training clips'" if job.held_out is job.data.clips else "held-out"
+    steps, psnr = int(newest.get("step", 0)), newest.get("validation/psnr", math.nan)
     numbers = {
-        "steps": int(newest.get("step", 0)),
-        "held-out PSNR in dB": round(newest.get("validation/psnr", float("nan")), 2),
-        "held-out loss": round(newest.get("validation/total", float("nan")), 5),
+        "steps": steps,
+        f"{whose} PSNR in dB": round(psnr, 2),
+        f"{whose} loss": round(newest.get("validation/total", math.nan), 5),
     }
     card = {
         "title": f"divid: {job.recipe.method}, {job.recipe.model.image_size}x{job.recipe.model.image_size}",
@@ -325,6 +328,6 @@ def _finish(job: _Job, module: TrainingModule, folder: RunFolder) -> None:
         "Limits": "Sizes, subjects and motions far from the training clips come out badly.",
     }
     save_model(model, job.recipe.sampling, folder.model, card)
-    logger.info("trained %d steps, held-out PSNR %.2f dB", numbers["steps"], numbers["held-out PSNR in dB"])
+    logger.info("trained %d steps, %s PSNR %.2f dB", steps, whose, psnr)
     logger.info("model: %s   pictures: %s   curves: tensorboard --logdir %s", folder.model, folder.samples, folder.path)
     logger.info("try: divid swap --model %s --appearance A.mp4 --motion B.mp4 --out C.mp4", folder.model)

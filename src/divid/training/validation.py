@@ -137,7 +137,7 @@ class Validation(Callback):
         values["validation/psnr"] = float(peak_signal_to_noise(made, few).mean())
         write_row(trainer, values)
         logger.info(
-            "step %d: held-out loss %.4f, PSNR %.2f dB",
+            "step %d: validation loss %.4f, PSNR %.2f dB",
             trainer.global_step,
             values["validation/total"],
             values["validation/psnr"],

@@ -74,6 +74,21 @@ def logger_as_before() -> Iterator[None]:
     _reset_logger()
 
 
+@pytest.fixture(scope="session")
+def feature_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the smaller feature network, in a file."""
+    from safetensors.torch import save_file
+
+    from divid.baselines.perceptual import EfficientNetLite0Features
+
+    generator = torch.Generator().manual_seed(0)
+    state = EfficientNetLite0Features().state_dict()
+    random = {name: torch.rand(x.shape, generator=generator) * 0.1 + 0.01 for name, x in state.items() if x.is_floating_point()}
+    path = tmp_path_factory.mktemp("weights") / "lite0.safetensors"
+    save_file(random, path)
+    return path
+
+
 @pytest.fixture
 def start_process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start processes as `subprocess.Popen` does, one thread each; those still alive when the test ends are killed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from divid.benchmark.ablation import FULL, Variant, ablation_plan, variants_of
@@ -19,6 +20,7 @@ EXPECTED = {
     "static-random": {"model.tokens.static_source": "random"},
     "static-whole": {"model.tokens.static_source": "whole"},
     "bottleneck": {"model.bottleneck.kind": "channel"},
+    "motion-augmentation": {"model.tokens.motion_augmentation": 1.0},
     "orthogonality": {"model.tokens.orthogonality_weight": 0.0},
     "token-dropout": {"model.tokens.static_dropout": 0.0, "model.tokens.dynamic_dropout": 0.0},
 }
@@ -95,11 +97,18 @@ def test_bad_ablations_are_errors(arguments, options, expected):
 
 def made_up(share, psnr=20.0):
     rate = {"rate": share, "num": 100, "wilson": [share - 0.1, share + 0.1], "bootstrap": [share - 0.1, share + 0.1]}
+    right = "".join("01"[i < 100 * share] for i in range(100))
     return {
-        "swaps": {"rows": {"swap": {"static": rate, "dynamic": rate, "joint": rate}}},
+        "swaps": {
+            "rows": {"swap": {"static": rate, "dynamic": rate, "joint": rate}},
+            "outcomes": {"static": right, "dynamic": right},
+        },
         "leakage": None,
         "psnr_db": {"model": {"mean": psnr, "low": psnr - 1, "high": psnr + 1, "num_clips": 9}},
     }
+
+
+CLIPS = np.stack([np.arange(100), np.arange(100)[::-1]], axis=1)
 
 
 def variant(is_added):
@@ -108,22 +117,28 @@ def variant(is_added):
 
 def test_worth_is_with_the_bias_minus_without_it():
     full, other = {0: made_up(0.6, 22.0), 1: made_up(0.8)}, {0: made_up(0.5), 1: made_up(0.5), 2: made_up(0.1)}
-    removed = worth_of(variant(False), full, other)
+    removed = worth_of(variant(False), full, other, CLIPS)
     assert removed["seeds"] == [0, 1]
     assert removed["measures"]["joint"]["values"] == pytest.approx([0.1, 0.3])
     assert removed["measures"]["joint"]["mean"] == pytest.approx(0.2)
     assert removed["measures"]["psnr_db"]["mean"] == pytest.approx(1.0)
-    added = worth_of(variant(True), full, other)
+    added = worth_of(variant(True), full, other, CLIPS)
     assert added["measures"]["joint"]["mean"] == pytest.approx(-0.2)
     assert added["measures"]["joint"]["low"] == pytest.approx(-removed["measures"]["joint"]["high"])
 
 
 def test_the_interval_of_one_seeds_difference_has_both_sides_parts():
-    joint = worth_of(variant(False), {0: made_up(0.6)}, {0: made_up(0.5)})["measures"]["joint"]
-    half = 0.1 * 2**0.5
-    assert (joint["low"], joint["high"]) == pytest.approx((0.1 - half, 0.1 + half))
+    psnr = worth_of(variant(False), {0: made_up(0.6, 22.0)}, {0: made_up(0.5, 20.0)}, CLIPS)["measures"]["psnr_db"]
+    assert (psnr["low"], psnr["high"]) == pytest.approx((2 - 2**0.5, 2 + 2**0.5))
+
+
+def test_swaps_are_compared_pair_by_pair():
+    """Ten pairs of a hundred change, all for the better: that is more than nothing, though both shares are uncertain by more."""
+    joint = worth_of(variant(False), {0: made_up(0.6)}, {0: made_up(0.5)}, CLIPS)["measures"]["joint"]
+    assert joint["mean"] == pytest.approx(0.1)
+    assert 0 < joint["low"] < joint["mean"] < joint["high"] < 0.1 + 0.1 * 2**0.5
 
 
 def test_without_a_seed_in_common_nothing_is_said():
-    worth = worth_of(variant(False), {0: made_up(0.6)}, {1: made_up(0.5)})
+    worth = worth_of(variant(False), {0: made_up(0.6)}, {1: made_up(0.5)}, CLIPS)
     assert (worth["seeds"], worth["measures"]) == ([], {})

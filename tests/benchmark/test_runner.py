@@ -11,8 +11,9 @@ from small_plans import write_plan
 from divid.benchmark import runner as runner_module
 from divid.benchmark.cells import BenchmarkFolder
 from divid.benchmark.plan import cells_of, load_plan
+from divid.benchmark.report import MARK
 from divid.benchmark.runner import check_plan
-from divid.errors import ConfigError, MissingExtraError
+from divid.errors import ConfigError, MissingExtraError, ModelError
 from divid.evaluation.judge import Judge
 from divid.evaluation.pairs import PairList
 from divid.json_files import write_json
@@ -64,6 +65,35 @@ def test_a_cell_that_takes_anothers_model_trains_none(finished):
     few, full = (folder.cell(f"made/{name}/seed-0").read_result() for name in ("few-steps", "tiny"))
     assert few["training"] == full["training"]
     assert (few["sampling"]["num_inference_steps"], full["sampling"]["num_inference_steps"]) == (1, 2)
+
+
+def test_samples_and_likeness_are_measured_where_they_are_asked_for(clips_folder, run_plan, tmp_path, feature_weights):
+    asked = {"sampled": True, "realism": True, "realism_pairs": 4, "feature_weights": str(feature_weights)}
+    plan = write_plan(tmp_path, {"made": clips_folder}, methods=ONE, evaluation=asked)
+    assert run_plan(plan, tmp_path / "out").done == ["made/tiny/seed-0"]
+    cell = BenchmarkFolder(tmp_path / "out").cell("made/tiny/seed-0")
+    result = cell.read_result()
+    assert "lite0.safetensors" in result["likeness"]["network"]
+    assert result["likeness"]["frechet"]["swap"]["num_made_clips"] == 4
+    assert {"static kept", "dynamic kept", "both sampled"} <= result["sampled"]["rows"].keys()
+    for name in ("sampled", "likeness"):
+        assert json.loads((cell.path / f"{name}.json").read_text()) == result[name]
+    measures = json.loads((tmp_path / "out" / "benchmark.json").read_text())["data"]["made"]["methods"]["tiny"]["measures"]
+    assert measures["ssim"]["mean"] == result["likeness"]["ssim"]["mean"]
+    assert measures["frechet_clip"]["mean"] == result["likeness"]["frechet"]["swap"]["clip"]
+    assert measures["dynamic kept"]["mean"] == result["sampled"]["rows"]["dynamic kept"]["dynamic"]["rate"]
+    page = (tmp_path / "out" / "benchmark.md").read_text()
+    assert f"| tiny {MARK} | {100 * measures['static kept']['mean']:.1f} (" in page
+    assert f"| tiny | {measures['ssim']['mean']:.4f} (" in page
+    assert "fitted afterwards" in page
+
+
+def test_a_missing_feature_network_is_said_before_any_work(clips_folder, run_plan, tmp_path):
+    asked = {"realism": True, "feature_weights": str(tmp_path / "none.pth")}
+    plan = write_plan(tmp_path, {"made": clips_folder}, methods=ONE, evaluation=asked)
+    with pytest.raises(ModelError, match=r"none\.pth"):
+        run_plan(plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_finished_is_not_made_again(finished, run_plan):

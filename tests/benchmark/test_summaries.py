@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from divid.benchmark.summaries import Measured, difference, mean_of, over_seeds
+from divid.benchmark.summaries import Measured, difference, mean_of, over_seeds, paired_difference
 
 
 def test_one_seed_keeps_its_interval_and_has_no_spread():
@@ -62,3 +63,47 @@ def test_shares_are_read_with_the_wider_ends_of_both_intervals():
     lone = Measured.of_estimate({"mean": 3.0, "low": None, "high": None, "num_clips": 1})
     assert lone.value == 3.0
     assert math.isnan(lone.low)
+
+
+def answers(*counts):
+    """Answers of both methods for (both right, first only, second only, none) pairs, in that order."""
+    table = np.repeat([[True, True], [True, False], [False, True], [False, False]], counts, axis=0)
+    return table[:, 0], table[:, 1]
+
+
+def own_clips(count):
+    return np.arange(2 * count).reshape(count, 2)
+
+
+def test_a_paired_difference_counts_what_changed():
+    gap = paired_difference(*answers(50, 20, 10, 20), own_clips(100))
+    assert gap.value == pytest.approx(0.1)
+    half = 1.959963984540054 * math.sqrt(31 - 100 / 102) / 102  # Agresti and Min: half an answer more in every cell
+    assert gap.low <= 10 / 102 - half
+    assert gap.high >= 10 / 102 + half
+    assert (gap.low, gap.high) == pytest.approx((10 / 102 - half, 10 / 102 + half), abs=0.05)
+
+
+def test_it_is_the_same_the_other_way_round():
+    one, other = answers(50, 20, 10, 20)
+    gap, back = paired_difference(one, other, own_clips(100)), paired_difference(other, one, own_clips(100))
+    assert (back.value, back.low, back.high) == pytest.approx((-gap.value, -gap.high, -gap.low))
+
+
+def test_equal_answers_are_no_proof_that_nothing_differs():
+    gap = paired_difference(*answers(30, 0, 0, 20), own_clips(50))
+    half = 1.959963984540054 / 52
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0.0, -half, half))
+
+
+def test_a_paired_difference_stays_within_one():
+    gap = paired_difference(*answers(0, 10, 0, 0), own_clips(10))
+    assert gap.high == 1.0
+    assert 0 < gap.low < 1
+
+
+def test_pairs_that_share_clips_leave_more_open():
+    one, other = answers(30, 15, 5, 10)
+    shared = np.stack([np.arange(60) % 4, 4 + np.arange(60) // 15], axis=1)
+    alone, together = (paired_difference(one, other, clips) for clips in (own_clips(60), shared))
+    assert together.high - together.low > 1.3 * (alone.high - alone.low)

@@ -6,9 +6,7 @@ import json
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 
-from divid.baselines.perceptual import EfficientNetLite0Features
 from divid.cli.main import main
 from divid.evaluation import prior
 from divid.evaluation.pairs import PairList
@@ -53,17 +51,6 @@ def train_judge(data, out, size=16):
     options = ["--device", "cpu", "--steps", "5", "--frames", "5", "--size", str(size), "--channels", "3"]
     assert main(["judge", "--data", str(data), "--out", str(out), *options]) == 0
     return out
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Random weights of the smaller feature network."""
-    generator = torch.Generator().manual_seed(0)
-    state = EfficientNetLite0Features().state_dict()
-    random = {name: torch.rand(x.shape, generator=generator) * 0.1 + 0.01 for name, x in state.items() if x.is_floating_point()}
-    path = tmp_path_factory.mktemp("weights") / "lite0.safetensors"
-    save_file(random, path)
-    return path
 
 
 def evaluate(model, data, out, *more):
@@ -125,8 +112,8 @@ def test_sampled_tokens_add_their_numbers_and_name_the_prior(model_folder, prepa
         assert sheet.width > 5 * 64
 
 
-def test_realism_adds_its_numbers_and_names_the_network(model_folder, prepared, weights, tmp_path, capsys):
-    more = ("--steps", "1", "--realism", "--feature-weights", str(weights), "--realism-pairs", "3")
+def test_realism_adds_its_numbers_and_names_the_network(model_folder, prepared, feature_weights, tmp_path, capsys):
+    more = ("--steps", "1", "--realism", "--feature-weights", str(feature_weights), "--realism-pairs", "3")
     assert evaluate(model_folder, prepared, tmp_path, *more) == 0
     realism = json.loads((tmp_path / "realism.json").read_text())
     assert realism["network"].startswith("efficientnet_lite0, lite0.safetensors, sha256 ")
@@ -170,8 +157,8 @@ def test_options_that_mean_nothing_are_one_line(more, message, model_folder, pre
     refused(words_of(model_folder, prepared, tmp_path / "out", *more), message)
 
 
-def test_weights_of_another_network_are_one_line(model_folder, prepared, weights, tmp_path, refused):
-    more = ("--realism", "--feature-network", "vgg16", "--feature-weights", weights)
+def test_weights_of_another_network_are_one_line(model_folder, prepared, feature_weights, tmp_path, refused):
+    more = ("--realism", "--feature-network", "vgg16", "--feature-weights", feature_weights)
     refused(words_of(model_folder, prepared, tmp_path / "out", *more), "is not of vgg16")
 
 

@@ -165,6 +165,18 @@ def test_pair_i_is_sampled_with_its_own_seed_and_the_result_repeats(knowing, cli
     assert swap(CopyB(), knowing, clips, pairs, seed=100).to_dict() == result.to_dict()
 
 
+def test_every_pair_has_its_outcome_in_the_lists_order(clips, pairs):
+    guessing = GuessingJudge(judge_config(clips))
+    result = swap(LabelCodes(), guessing, clips, pairs)
+    row, outcomes = result.rows["swap"], result.outcomes
+    assert outcomes["static"].count("1") == round(36 * row.static.rate)
+    assert outcomes["dynamic"].count("1") == round(36 * row.dynamic.rate)
+    both = [a + b == "11" for a, b in zip(outcomes["static"], outcomes["dynamic"], strict=True)]
+    assert sum(both) == round(36 * row.joint.rate)
+    failed = [pair for pair, right in zip(pairs.pairs, both, strict=True) if not right]
+    assert [(f.appearance, f.motion) for f in result.failures] == failed[:NUM_FAILURES]
+
+
 def test_the_result_is_json_without_nan(knowing, clips, pairs):
     alone = PairList(pairs.pairs[:1], 0, 1, pairs.data)
     result = swap(CopyB(), knowing, clips, alone, method="copier")
@@ -176,6 +188,7 @@ def test_the_result_is_json_without_nan(knowing, clips, pairs):
     }  # fmt: skip
     assert values["rows"]["real"]["static_of_b"] is None
     assert values["failures"][0]["appearance"] == pairs.pairs[0][0]
+    assert values["outcomes"] == {"static": "0", "dynamic": "1"}
     assert values["factors"]["action"]["kind"] == "dynamic"
     assert any(line.startswith("copy A") for line in result.lines())
     assert any(line.startswith("chance") for line in result.lines())

@@ -71,6 +71,7 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
     flat = flatten(recipe)
     made = [_switch(flat, name, title, key) for name, title, key in _SWITCHES if not _is_impossible(flat, key)]
     made += [_conditioning(flat), *_static_sources(flat), _bottleneck(flat)]
+    made.append(_augmentation(flat))
     weight = "model.tokens.orthogonality_weight"
     if flat[weight]:
         made.append(_without("orthogonality", "orthogonality of the two tokens", flat, {weight: 0.0}))
@@ -166,6 +167,12 @@ def _bottleneck(flat: Mapping[str, Any]) -> Variant:
     is_on = flat[key] != "none"
     other = "none" if is_on else "channel"
     return Variant("bottleneck", "explicit bottleneck", not is_on, flat[key], other, {key: other})
+
+
+def _augmentation(flat: Mapping[str, Any]) -> Variant:
+    key = "model.tokens.motion_augmentation"
+    name, title, full = "motion-augmentation", "augmented look before the motion branch", flat[key]
+    return _without(name, title, flat, {key: 0.0}) if full else Variant(name, title, True, "0", "1", {key: 1.0})
 
 
 def _without(name: str, title: str, flat: Mapping[str, Any], overrides: Mapping[str, float]) -> Variant:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
 
 from divid.benchmark.ablation import FULL, Variant
 from divid.benchmark.cells import BenchmarkFolder
 from divid.benchmark.plan import CellSpec, Plan
-from divid.benchmark.summaries import Measured, difference, mean_of, over_seeds
+from divid.benchmark.summaries import Measured, difference, mean_of, over_seeds, paired_difference
 from divid.config import to_dict
+from divid.data.schema import KINDS
 from divid.evaluation.judge import TRUSTED_ACCURACY, Judge
 from divid.evaluation.leakage import DIRECTIONS, LEAKS
+from divid.evaluation.pairs import PairList
 
 FORMAT = "divid-benchmark"
 FORMAT_VERSION = 1
 SHARES = (0.0, 1.0)
+BOUNDS = {**dict.fromkeys(("psnr_db", "perceptual", "frechet_frame", "frechet_clip"), (0.0, math.inf)), "ssim": (-1.0, 1.0)}
+"""Least and highest value of the measures that are no shares."""
 ACCURACIES = ("static", "dynamic", "joint")
 CONTROLS = ("real", "copy A", "copy B")
 """Rows of a swap test that are the same for every method."""
@@ -68,15 +76,27 @@ def measures_of(result: Result) -> dict[str, Measured]:
         read = {direction: _direction(result["leakage"]["directions"][direction]) for direction in DIRECTIONS}
         measures["leakage"] = mean_of([read[direction] for direction in LEAKS])
         measures.update({str(direction): measured for direction, measured in read.items()})
-    return {**measures, "psnr_db": Measured.of_estimate(result["psnr_db"]["model"])}
+    measures["psnr_db"] = Measured.of_estimate(result["psnr_db"]["model"])
+    if result.get("likeness") is not None:
+        measures.update({name: Measured.of_estimate(result["likeness"][name]) for name in ("ssim", "perceptual")})
+        frechet = result["likeness"]["frechet"]["swap"]
+        measures.update({f"frechet_{of}": Measured(frechet[of], math.nan, math.nan) for of in ("frame", "clip")})
+    if result.get("sampled") is not None:
+        rows = result["sampled"]["rows"]
+        measures.update({f"{kind} kept": Measured.of_rate(rows[f"{kind} kept"][kind]) for kind in KINDS})
+    return measures
 
 
 def _direction(values: Mapping[str, Any]) -> Measured:
     return mean_of([Measured(factor["accuracy"], factor["low"], factor["high"]) for factor in values["factors"].values()])
 
 
+def _new_notes(result: Result) -> list[str]:
+    return [note for note in result["sampled"]["notes"] if note not in result["swaps"]["notes"]]
+
+
 def _bounds(name: str) -> tuple[float, float]:
-    return (0.0, float("inf")) if name == "psnr_db" else SHARES
+    return BOUNDS.get(name, SHARES)
 
 
 def _describe_data(
@@ -102,13 +122,15 @@ def _describe_data(
         "controls": {} if first is None else {name: first["swaps"]["rows"][name] for name in CONTROLS},
         "chance": None if first is None else first["swaps"]["chance"],
         "leakage_chance": None if first is None else _leakage_chance(first),
+        "feature_network": None if first is None or not first.get("likeness") else first["likeness"]["network"],
+        "sampled_notes": [] if first is None or not first.get("sampled") else _new_notes(first),
         "still_psnr_db": None if first is None else first["psnr_db"]["mean_frame"]["mean"],
         "methods": {method: _describe_method(plan, method, list(seeds.values())) for method, seeds in done.items()},
     }
     if variants is not None:
-        described["worth"] = {
-            name: worth_of(variant, done.get(FULL, {}), done[name]) for name, variant in variants.items() if name in done
-        }
+        full, tried = done.get(FULL, {}), {name: variant for name, variant in variants.items() if name in done}
+        clips = _clips_of_pairs(folder, data) if tried else np.empty((0, 2), dtype=np.int64)
+        described["worth"] = {name: worth_of(variant, full, done[name], clips) for name, variant in tried.items()}
     return described
 
 
@@ -154,23 +176,44 @@ def _describe_method(plan: Plan, method: str, results: Sequence[Result]) -> dict
     }
 
 
-def worth_of(variant: Variant, full: Mapping[int, Result], other: Mapping[int, Result]) -> dict[str, Any]:
-    """Give what a bias adds to every number: with it minus without it, seed by seed.
+def worth_of(
+    variant: Variant, full: Mapping[int, Result], other: Mapping[int, Result], clips: Int[np.ndarray, "pairs 2"]
+) -> dict[str, Any]:
+    """Give what a bias adds to every number: with it minus without it, seed by seed, and swap accuracies pair by pair.
 
     Args:
         variant: What was tried.
         full: Results of the full recipe by seed.
         other: Results of the variant by seed.
+        clips: Numbers of the clips of the pairs that all were tested on.
 
     Returns:
         The variant, the seeds that both have, and under `measures` the differences, as JSON has them.
     """
     seeds = sorted(full.keys() & other.keys())
-    pairs = [(measures_of(full[seed]), measures_of(other[seed])) for seed in seeds]
-    pairs = [(b, a) if variant.is_added else (a, b) for a, b in pairs]
-    names = [name for name in (pairs[0][0] if pairs else ()) if all(name in one and name in another for one, another in pairs)]
-    worth = {name: over_seeds([difference(with_it[name], without[name]) for with_it, without in pairs]) for name in names}
+    pairs = [(other[seed], full[seed]) if variant.is_added else (full[seed], other[seed]) for seed in seeds]
+    of_seeds = [_gains(with_it, without, clips) for with_it, without in pairs]
+    names = [name for name in (of_seeds[0] if of_seeds else ()) if all(name in gains for gains in of_seeds)]
+    worth = {name: over_seeds([gains[name] for gains in of_seeds]) for name in names}
     return {**variant.to_dict(), "seeds": seeds, "measures": {name: summary.to_dict() for name, summary in worth.items()}}
+
+
+def _gains(with_it: Result, without: Result, clips: Int[np.ndarray, "pairs 2"]) -> dict[str, Measured]:
+    one, other = measures_of(with_it), measures_of(without)
+    gains = {name: difference(one[name], other[name]) for name in one if name in other}
+    right, before = _right_answers(with_it), _right_answers(without)
+    return {**gains, **{name: paired_difference(right[name], before[name], clips) for name in ACCURACIES}}
+
+
+def _right_answers(result: Result) -> dict[str, Bool[np.ndarray, " pairs"]]:
+    outcomes = result["swaps"]["outcomes"]
+    right = {kind: np.array([answer == "1" for answer in outcomes[kind]]) for kind in KINDS}
+    return {**right, "joint": right["static"] & right["dynamic"]}
+
+
+def _clips_of_pairs(folder: BenchmarkFolder, data: str) -> Int[np.ndarray, "pairs 2"]:
+    pairs = PairList.load(folder.data(data).pairs).pairs
+    return np.unique(np.array(pairs), return_inverse=True)[1].reshape(len(pairs), 2)
 
 
 def _describe_cell(spec: CellSpec, results: Mapping[str, Result], folder: BenchmarkFolder) -> dict[str, Any]:

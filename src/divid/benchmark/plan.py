@@ -98,6 +98,11 @@ class EvaluationOptions:
         seed: Clip and pair i are sampled with seed + i.
         leakage: Probe the codes (needs the extra `eval`).
         figure_pairs: Pairs shown in the figure, the first ones of the list.
+        sampled: Also keep one token and sample the other, from a prior fitted to the codes of the training clips.
+        realism: Also SSIM, perceptual and Frechet distance (needs the extra `eval`, and a feature network).
+        realism_pairs: Swaps whose Frechet distance is measured, the first ones of the list.
+        feature_network: Whose features: `efficientnet_lite0` or `vgg16`.
+        feature_weights: File with its weights; empty: those of the extra `perceptual`.
     """
 
     swap_pairs: int = 2000
@@ -105,6 +110,11 @@ class EvaluationOptions:
     seed: int = 0
     leakage: bool = True
     figure_pairs: int = 3
+    sampled: bool = False
+    realism: bool = False
+    realism_pairs: int = 256
+    feature_network: str = "efficientnet_lite0"
+    feature_weights: str = ""
 
 
 @dataclass
@@ -244,7 +254,7 @@ def _check(plan: Plan) -> None:
         if labels.count(entry.label) > 1:
             raise ConfigError(f"methods.{name}.label is {entry.label!r}, as another's is: the tables need one of its own")
         _check_method(name, entry, plan.methods)
-    for key, least in (("swap_pairs", 1), ("figure_pairs", 1)):
+    for key, least in (("swap_pairs", 1), ("figure_pairs", 1), ("realism_pairs", 2)):
         if getattr(plan.evaluation, key) < least:
             raise ConfigError(f"evaluation.{key} is {getattr(plan.evaluation, key)}, must be {least} or more")
     plan.judge.training(num_frames=2)

@@ -105,6 +105,12 @@ def _data_blocks(data: Mapping[str, Any], is_ablation: bool) -> list[Block]:
     if is_ablation:
         blocks += [Heading("What each bias is worth", 3), Paragraph(_WORTH_TEXT), _worth_table(data)]
     blocks += [Heading("Swaps and leakage", 3), _main_table(data), Heading("Sizes and speeds", 3), _cost_table(data)]
+    if data["feature_network"]:
+        text = f"Feature network: {data['feature_network']}. Frechet distances of swaps to held-out clips; less is better."
+        blocks += [Heading("Likeness", 3), Paragraph(text), _plain_table(data, _LIKENESS)]
+    if data["sampled_notes"]:
+        notes = map(Paragraph, data["sampled_notes"])
+        blocks += [Heading("Sampled tokens", 3), _plain_table(data, _SAMPLED, _mark(data)), *notes]
     return blocks + [Paragraph(note) for note in data["notes"]]
 
 
@@ -120,8 +126,12 @@ def _judge_line(judge: Mapping[str, Any] | None) -> str:
     return f"{text} ({parts}).{doubt}"
 
 
+def _mark(data: Mapping[str, Any]) -> str:
+    return "" if data["judge"] is None or data["judge"]["is_trusted"] else f" {MARK}"
+
+
 def _main_table(data: Mapping[str, Any]) -> Table:
-    mark = "" if data["judge"] is None or data["judge"]["is_trusted"] else f" {MARK}"
+    mark = _mark(data)
     has_unseen = any(UNSEEN_MEASURE in method["measures"] for method in data["methods"].values())
     shown = [*ACCURACIES, *([UNSEEN_MEASURE] if has_unseen else []), "leakage", *DIRECTIONS]
     rows = []
@@ -149,10 +159,30 @@ def _cost_table(data: Mapping[str, Any]) -> Table:
     return Table(["", "parameters", "steps", "training", "ms a swapped clip", "frames a second", "sampled by"], rows)
 
 
+_LIKENESS = {
+    "SSIM": ("ssim", 1, 4), "perceptual distance": ("perceptual", 1, 4),
+    "Frechet, frames": ("frechet_frame", 1, 3), "Frechet, clips": ("frechet_clip", 1, 3),
+}  # fmt: skip
+_SAMPLED = {
+    "look kept, motion sampled: static": ("static kept", 100, 1),
+    "motion kept, look sampled: dynamic": ("dynamic kept", 100, 1),
+}
+
+
+def _plain_table(data: Mapping[str, Any], columns: Mapping[str, tuple[str, float, int]], mark: str = "") -> Table:
+    """Lay out measures, heading -> (name, factor, digits), by method."""
+    rows = []
+    for method in data["methods"].values():
+        cells = [_summary(method["measures"].get(name), scale, digits) for name, scale, digits in columns.values()]
+        rows.append([method["label"] + mark, *cells])
+    return Table(["", *columns], rows)
+
+
 _WORTH_TEXT = (
     "The full recipe's value and the one that was tried; then, in percentage points (PSNR in dB) and with the 95 % interval, the "
     "result with the bias minus the one without it. An interval that holds 0 shows nothing. Of leakage less is better, of all "
-    "else more. Both sides are judged on the same swaps, which the intervals do not use: they are rather too wide."
+    "else more. Swap accuracies are compared pair by pair; the intervals of leakage and PSNR take both sides as independent, so "
+    "they are rather too wide."
 )
 
 

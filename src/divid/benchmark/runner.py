@@ -32,11 +32,13 @@ from divid.benchmark.plan import CellSpec, Plan, cell_settings, clip_shape, dump
 from divid.benchmark.scoring import Clips, save_figure, score_cell
 from divid.data.clips import ClipDataset
 from divid.errors import DatasetError, DividError, MissingExtraError, ModelError, TrainingError, TrainingStopped
+from divid.evaluation.codes import Told
+from divid.evaluation.features import open_network
 from divid.evaluation.judge import TRUSTED_ACCURACY, Judge
 from divid.evaluation.judging import plot_confusion, train_judge
 from divid.evaluation.leakage import check_labels
 from divid.evaluation.pairs import PairList
-from divid.evaluation.quality import Told
+from divid.evaluation.realism import FeatureNetwork
 from divid.export import load_model
 from divid.json_files import write_json
 from divid.outputs import atomic_path
@@ -78,11 +80,16 @@ def check_plan(plan: Plan, cells: Sequence[CellSpec], folder: BenchmarkFolder) -
 
     Raises:
         ConfigError: A cell, or a judge, was begun there with other settings.
-        MissingExtraError: Leakage is asked for, and scikit-learn is not installed.
+        MissingExtraError: Leakage or realism is asked for, and what it needs is not installed.
+        ModelError: The feature network's weights are missing, damaged or another network's.
         OutputError: The folder cannot be written.
     """
     if plan.evaluation.leakage and importlib.util.find_spec("sklearn") is None:
         raise MissingExtraError("scikit-learn", "eval", "measuring leakage (which evaluation.leakage: false leaves out)")
+    if plan.evaluation.realism:
+        if importlib.util.find_spec("torchmetrics") is None:
+            raise MissingExtraError("torchmetrics", "eval", "measuring realism (which evaluation.realism: false leaves out)")
+        open_network(plan.evaluation.feature_network, plan.evaluation.feature_weights)
     prints = {name: fingerprint(Path(entry.path)) for name, entry in plan.data.items()}
     for name, data_print in prints.items():
         data = folder.data(name)
@@ -227,11 +234,11 @@ class _Worker:
         model: Any = load_model(run)[0]
         model, options = model.to(self.device).eval(), self.plan.evaluation
         with self.bars() as told:
-            score = score_cell(model, judge.to(self.device), clips, pairs, spec, options, told)
+            score = score_cell(model, judge.to(self.device), clips, pairs, spec, options, told, self._network())
         if not lock.is_held:
             raise TrainingError("its lock was lost to another process while this one was suspended: that one's result counts")
         save_figure(cell.figure, score.figure)
-        for name in ("swaps", "leakage"):
+        for name in ("swaps", "leakage", "sampled", "likeness"):
             if score.numbers[name] is not None:
                 write_json(cell.path / f"{name}.json", score.numbers[name])
         write_json(cell.result, self._result(spec, run, score.numbers, began))
@@ -257,6 +264,11 @@ class _Worker:
                 labels = [[part.labels(index) for index in range(len(part))] for part in (clips.train, clips.test)]
                 check_labels(labels[0], labels[1], clips.test.info.factors)
         return clips, pairs
+
+    def _network(self) -> FeatureNetwork | None:
+        """Open the feature network where realism is measured."""
+        options = self.plan.evaluation
+        return open_network(options.feature_network, options.feature_weights, self.device) if options.realism else None
 
     def _open_clips(self, spec: CellSpec) -> Clips:
         path, (_, size, channels) = self.plan.data[spec.data].path, clip_shape(spec.recipe)

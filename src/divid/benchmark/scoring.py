@@ -19,10 +19,15 @@ from divid.benchmark.plan import CellSpec, EvaluationOptions
 from divid.config import SamplingConfig
 from divid.data.clips import ClipDataset
 from divid.data.module import middle_video
+from divid.evaluation.codes import Told, device_of, encode_clips
 from divid.evaluation.judge import Judge
 from divid.evaluation.leakage import measure_leakage
+from divid.evaluation.likeness import LikenessStudy
 from divid.evaluation.pairs import PairList
-from divid.evaluation.quality import Told, measure_reconstruction
+from divid.evaluation.prior import PriorOptions, fit_prior
+from divid.evaluation.quality import measure_reconstruction
+from divid.evaluation.realism import FeatureNetwork
+from divid.evaluation.sampled import SampledResult, measure_sampled
 from divid.evaluation.swap import measure_swaps
 from divid.outputs import atomic_path
 from divid.types import Codes, Disentangler, Video
@@ -48,7 +53,8 @@ class Score:
     """What was measured in a cell.
 
     Args:
-        numbers: As JSON has them: `psnr_db`, `swaps`, `leakage` (None if it was not asked for), `parameters`, `sampling`.
+        numbers: As JSON has them: `psnr_db`, `swaps`, `parameters`, `sampling`, and what may not have been asked for and is None
+            then: `leakage`, `sampled`, `likeness`.
         figure: uint8 frames P F H W C of the first pairs, by `FIGURE_PARTS`.
     """
 
@@ -65,6 +71,7 @@ def score_cell(
     spec: CellSpec,
     options: EvaluationOptions,
     told: Told | None = None,
+    network: FeatureNetwork | None = None,
 ) -> Score:
     """Measure a trained model.
 
@@ -76,6 +83,7 @@ def score_cell(
         spec: The cell, whose recipe says how to sample.
         options: What to measure.
         told: Hears of the progress.
+        network: Measures how real clips look; None: that is left out.
 
     Raises:
         ModelError: The model gives values that are not numbers.
@@ -87,13 +95,22 @@ def score_cell(
     swaps = measure_swaps(
         model, judge, clips.test, pairs, method=spec.method, train_clips=clips.train, sampling=sampling, **shared
     )  # first, since it says so in one line where values are not numbers
-    reconstruction = measure_reconstruction(model, clips.test, sampling=sampling, **shared)
+    study = None if network is None else LikenessStudy(network)
+    watch = None if study is None else study.watch
+    reconstruction = measure_reconstruction(model, clips.test, sampling=sampling, watch=watch, **shared)
+    if study is not None:
+        some = [(a, b) for a, b in pairs.numbers(clips.test)[: options.realism_pairs].tolist()]
+        study.add_swaps(model, clips.test, some, sampling=sampling, **shared)
+        study.add_training_clips(clips.train, num_frames=shared["num_frames"], device=device_of(model))
+    sampled = _sample(model, judge, clips, spec, shared) if options.sampled else None
     leakage = measure_leakage(model, clips.train, clips.test, **shared) if options.leakage else None
     figure, speed = _swap_some(model, clips.test, pairs, spec, options)
     numbers = {
         "psnr_db": asdict(reconstruction),
         "swaps": swaps.to_dict(),
         "leakage": None if leakage is None else leakage.to_dict(),
+        "sampled": None if sampled is None else sampled.to_dict(),
+        "likeness": None if study is None else study.result().to_dict(),
         "parameters": sum(p.numel() for p in _module(model).parameters()),
         "sampling": speed,
     }
@@ -163,6 +180,13 @@ def _swap_some(
         "num_inference_steps": spec.recipe.sampling.num_inference_steps,
     }
     return dict(zip(FIGURE_PARTS, frames, strict=True)), speed
+
+
+def _sample(model: Disentangler, judge: Judge, clips: Clips, spec: CellSpec, shared: dict[str, Any]) -> SampledResult:
+    num_frames, seed, told = (shared[name] for name in ("num_frames", "seed", "told"))
+    codes = encode_clips(model, clips.train, num_frames=num_frames, told=told, stage="encoding for the prior")
+    prior = fit_prior(codes, PriorOptions(seed=seed), told=told)
+    return measure_sampled(model, judge, prior, clips.test, method=spec.method, sampling=spec.recipe.sampling, **shared)
 
 
 def _timed_decode(model: Disentangler, codes: Codes, seed: int, sampling: SamplingConfig) -> tuple[Video, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from divid.randomness import derive_seed
 
@@ -103,12 +103,20 @@ class ClipBootstrap:
         share = num_right / num if num else math.nan
         return Rate(share, num, wilson_interval(num_right, num), self._interval(is_right[counted], self._weights[:, counted]))
 
-    def _interval(self, is_right: np.ndarray, weights: np.ndarray) -> Interval:
-        totals, right = weights.sum(axis=1, dtype=np.float64), weights[:, is_right].sum(axis=1, dtype=np.float64)
+    def mean_interval(self, values: Float[np.ndarray, " answers"]) -> Interval:
+        """Give the 95 % interval over clips of a mean; not numbers where clips are too few.
+
+        Args:
+            values: One number an answer.
+        """
+        return self._interval(values, self._weights)
+
+    def _interval(self, values: np.ndarray, weights: np.ndarray) -> Interval:
+        totals, sums = weights.sum(axis=1, dtype=np.float64), weights @ values.astype(np.float64)
         drawn = totals > 0
         if self._num_clips < 2 or not drawn.any():
             return math.nan, math.nan
-        low, high = np.percentile(right[drawn] / totals[drawn], (2.5, 97.5))
+        low, high = np.percentile(sums[drawn] / totals[drawn], (2.5, 97.5))
         return float(low), float(high)
 
 

@@ -175,6 +175,7 @@ def measure_swaps(
         factors=_factor_results(judge, swapped, truth, places, by_pair),
         notes=_notes(judge, pairs),
         failures=failures,
+        outcomes={kind: _outcomes(judge, swapped, wanted, kind) for kind in KINDS},
     )
 
 
@@ -303,6 +304,10 @@ class _Study:
 def _wanted(truth: Answers, places: np.ndarray, judge: Judge) -> Answers:
     """Give the classes that the swaps of some pairs should have: A's of the static factors, B's of the dynamic ones."""
     return {name: truth[name][places[:, side]] for side, kind in enumerate(KINDS) for name in judge.config.factors[kind]}
+
+
+def _outcomes(judge: Judge, answers: Answers, wanted: Answers, kind: str) -> str:
+    return "".join("01"[right] for right in all_right(answers, wanted, list(judge.config.factors[kind])).astype(int))
 
 
 def _pair_row(judge: Judge, answers: Answers, truth: Answers, places: np.ndarray, bootstrap: ClipBootstrap) -> Row:

@@ -87,6 +87,8 @@ class SwapResult:
         factors: The swaps factor by factor.
         notes: What a reader has to know, such as a judge below its threshold.
         failures: Some swaps that were not accepted.
+        outcomes: `static` and `dynamic`, a `1` for every pair that is right in that and a `0` for every other, in the list's
+            order: what two methods' swaps of the same pairs are compared by.
     """
 
     method: str
@@ -103,6 +105,7 @@ class SwapResult:
     factors: Mapping[str, FactorResult]
     notes: tuple[str, ...]
     failures: tuple[Failure, ...]
+    outcomes: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON has it: without the frames of the failures, and null for what is not a number."""

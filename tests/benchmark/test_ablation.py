@@ -38,7 +38,8 @@ def test_every_variant_resolves_to_what_it_says_and_to_nothing_else():
 
 def test_added_biases_are_told_from_removed_ones():
     variants = variants_of(load_recipe("puppets-cpu").resolve())
-    assert [name for name, variant in variants.items() if variant.is_added] == ["shared-training-noise", "bottleneck"]
+    added = [name for name, variant in variants.items() if variant.is_added]
+    assert added == ["shared-training-noise", "bottleneck", "motion-augmentation"]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
     assert (variants["residual"].full, variants["residual"].other) == ("on", "off")
 

@@ -244,6 +244,7 @@ class CodePrior:
         )
 
 
+@torch.enable_grad()
 def fit_prior(codes: Codes, options: PriorOptions | None = None, *, told: Told | None = None) -> CodePrior:
     """Fit a prior to the codes of training clips.
 

@@ -114,7 +114,7 @@ def test_what_is_no_data_set_is_named(tmp_path, utd_set):
     with pytest.raises(DatasetError, match="not made by divid"):
         ClipDataset.open(other)
     (other / "dataset.json").write_text("[]")
-    with pytest.raises(DatasetError, match="holds no JSON object"):
+    with pytest.raises(DatasetError, match="must hold a JSON object, got list: prepare the data set again with --overwrite"):
         ClipDataset.open(other)
     with pytest.raises(DatasetError, match="no data set was given"):
         ClipDataset.open([])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int
 
 from divid.config import SamplingConfig
 from divid.data.clips import ClipDataset
@@ -94,6 +97,54 @@ def decode_clips(
         yield video
         if told:
             told(what, start + len(video), len(codes.static))
+
+
+def swap_clips(
+    model: Disentangler,
+    clips: ClipDataset,
+    pairs: Int[np.ndarray, "pairs 2"],
+    *,
+    num_frames: int,
+    sampling: SamplingConfig,
+    seed: int,
+    what: str,
+    told: Told | None = None,
+) -> tuple[Codes, Int[np.ndarray, "pairs 2"], Iterator[Video]]:
+    """Encode the clips of some pairs, each once, and decode x = decode(s(A), d(B)) of every pair.
+
+    Args:
+        model: On its device, in evaluation mode.
+        clips: What the pairs number.
+        pairs: (A, whose appearance is taken; B, whose motion is).
+        num_frames: F.
+        sampling: Solver and steps.
+        seed: Pair i is sampled with seed + i.
+        what: What is made, for messages and the progress.
+        told: Hears of the progress.
+
+    Returns:
+        The codes of the clips that occur, the places of every pair's clips among them, and the swaps, made as they are asked for.
+
+    Raises:
+        ModelError: Codes or swaps are not finite.
+    """
+    used, places = np.unique(pairs, return_inverse=True)
+    places = places.reshape(-1, 2)
+    codes = encode_clips(model, clips, used.tolist(), num_frames=num_frames, told=told, stage=f"encoding for {what}s")
+    swapped = Codes(codes.static[places[:, 0]], codes.dynamic[places[:, 1]])
+    options: dict[str, Any] = {"sampling": sampling, "shape": video_shape(clips, num_frames), "seed": seed, "told": told}
+    return codes, places, decode_clips(model, swapped, method=type(model).__name__, what=what, **options)
+
+
+def video_shape(clips: ClipDataset, num_frames: int) -> tuple[int, int, int, int]:
+    """Give (F, C, H, W) of the clips of a data set.
+
+    Args:
+        clips: Any clips.
+        num_frames: F.
+    """
+    info = clips.info
+    return num_frames, info.channels, info.image_size, info.image_size
 
 
 def check_clips(video: Video, shape: tuple[int, ...], method: str, what: str, first: int = 0) -> None:

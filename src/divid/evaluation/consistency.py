@@ -19,10 +19,10 @@ from torch import Tensor
 from divid.config import SamplingConfig
 from divid.data.clips import ClipDataset
 from divid.errors import DatasetError
-from divid.evaluation.codes import Told, decode_clips, device_of, encode_clips
+from divid.evaluation.codes import Told, device_of, swap_clips
 from divid.evaluation.intervals import ClipBootstrap, Rate
 from divid.randomness import make_generator
-from divid.types import Codes, Disentangler
+from divid.types import Disentangler
 
 
 @dataclass(frozen=True)
@@ -102,20 +102,10 @@ def measure_consistency(
         ModelError: Codes or swaps are not finite.
     """
     pairs = draw_any_pairs(len(clips), num_pairs, seed)
-    used, places = np.unique(pairs, return_inverse=True)
-    real = encode_clips(model, clips, used.tolist(), num_frames=num_frames, told=told)
-    a, b = places.reshape(pairs.shape).T
-    info = clips.info
-    made = decode_clips(
-        model,
-        Codes(real.static[a], real.dynamic[b]),
-        sampling=sampling,
-        shape=(num_frames, info.channels, info.image_size, info.image_size),
-        seed=seed,
-        method=type(model).__name__,
-        what="swap",
-        told=told,
+    real, places, made = swap_clips(
+        model, clips, pairs, num_frames=num_frames, sampling=sampling, seed=seed, what="swap", told=told
     )
+    a, b = places.T
     again = [model.encode(video.to(device_of(model))).to("cpu", torch.float32) for video in made]
     keeps_look = _is_nearer(torch.cat([codes.static for codes in again]), real.static, a, b)
     keeps_motion = _is_nearer(torch.cat([codes.dynamic for codes in again]), real.dynamic, b, a)

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from divid.config import SamplingConfig
 from divid.data.clips import ClipDataset
 from divid.data.module import middle_video
-from divid.evaluation.codes import BATCH_CLIPS, Told, decode_clips, encode_clips
+from divid.evaluation.codes import BATCH_CLIPS, Told, swap_clips
 from divid.evaluation.quality import LikenessMeter, Quality
 from divid.evaluation.realism import FeatureFit, FeatureNetwork, Realism
-from divid.types import Codes, Disentangler, Video
+from divid.types import Disentangler, Video
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,9 @@ class LikenessStudy:
         Raises:
             ModelError: The model gives codes or clips that are not finite.
         """
-        used = sorted({index for pair in pairs for index in pair})
-        codes = encode_clips(model, clips, used, num_frames=num_frames, told=told, stage="encoding for swaps")
-        place = {index: number for number, index in enumerate(used)}
-        swapped = Codes(codes.static[[place[a] for a, _ in pairs]], codes.dynamic[[place[b] for _, b in pairs]])
-        info = clips.info
-        shape = (num_frames, info.channels, info.image_size, info.image_size)
-        method, fit = type(model).__name__, FeatureFit(self._network)
-        for video in decode_clips(
-            model, swapped, sampling=sampling, shape=shape, seed=seed, method=method, what="random swap", told=told
-        ):
+        options: dict[str, Any] = {"num_frames": num_frames, "sampling": sampling, "seed": seed, "told": told}
+        fit = FeatureFit(self._network)
+        for video in swap_clips(model, clips, np.array(pairs), what="random swap", **options)[2]:
             fit.add(video)
         self._made["swap"] = fit
 

@@ -22,7 +22,7 @@ from divid.data.clips import ClipDataset
 from divid.data.module import middle_video
 from divid.data.schema import KINDS
 from divid.errors import DatasetError
-from divid.evaluation.codes import BATCH_CLIPS, Told, decode_clips, device_of, encode_clips
+from divid.evaluation.codes import BATCH_CLIPS, Told, decode_clips, device_of, encode_clips, video_shape
 from divid.evaluation.inception import ClassScores
 from divid.evaluation.intervals import ClipBootstrap, Rate
 from divid.evaluation.judge import Answers, Judge, all_right, class_numbers
@@ -231,8 +231,7 @@ def sampled_sheet(
     chosen = torch.randperm(len(clips), generator=generator)[:NUM_SHOWN].tolist()
     codes = encode_clips(model, clips, chosen, num_frames=num_frames)
     static, dynamic = draw_codes(prior, len(chosen), num_frames, seed)
-    info, name = clips.info, type(model).__name__
-    shape = (num_frames, info.channels, info.image_size, info.image_size)
+    name, shape = type(model).__name__, video_shape(clips, num_frames)
     made = [
         torch.cat([*decode_clips(model, part, sampling=sampling, shape=shape, seed=seed, method=name, what="sample")])
         for part in (Codes(codes.static, dynamic), Codes(static, codes.dynamic))

@@ -84,7 +84,7 @@ def swap_sheet(
     device = device_of(model)
     looks = middle_video(clips, [a for a, _ in pairs], num_frames)
     moves = middle_video(clips, [b for _, b in pairs], num_frames)
-    codes = Codes(model.encode(looks.to(device)).static, model.encode(moves.to(device)).dynamic)
+    codes = model.encode(looks.to(device)).with_motion_of(model.encode(moves.to(device)))
     swaps = model.decode(codes, seeds=[seed + i for i in range(len(pairs))], sampling=sampling)
     rows = []
     for (a, b), look, move, swap in zip(pairs, *map(video_to_frames, (looks, moves, swaps)), strict=True):

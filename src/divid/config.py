@@ -62,6 +62,8 @@ class TokenConfig:
             guidance).
         dynamic_dropout: The same for a clip's dynamic tokens.
         orthogonality_weight: lambda of eq. (5) (choice 0.1); 0 switches the term off.
+        orthogonality_memory: Clips of earlier steps over which, together with the batch's, that term is taken: as the correlation
+            of s with mean and spread of d over the frames; 0 (paper): the batch alone.
         motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that
             the dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
     """
@@ -73,6 +75,7 @@ class TokenConfig:
     static_dropout: float | None = None
     dynamic_dropout: float | None = None
     orthogonality_weight: float = 0.1
+    orthogonality_memory: int = 0
     motion_augmentation: float = 0.0
 
 
@@ -86,6 +89,7 @@ class BottleneckConfig:
         kappa_static: Channel noise of the static token, times w(t).
         kappa_dynamic: Channel noise of the dynamic tokens, times w(t).
         beta: Weight of the KL term.
+        static_share: How much the static token's KL counts in it beside the dynamic tokens': 0 leaves what it holds unlimited.
     """
 
     kind: BottleneckKind = "none"
@@ -93,6 +97,7 @@ class BottleneckConfig:
     kappa_static: float = 1.0
     kappa_dynamic: float = 1.0
     beta: float = 1e-4
+    static_share: float = 1.0
 
 
 @dataclass
@@ -232,6 +237,8 @@ class DataConfig:
         min_span: Smallest share of a recording that a training sequence covers; each clip draws between this and 1.
         location: Where the clips are kept: `memory`, `device` (whole, as uint8, on the GPU) or `disk` (memory-mapped).
         num_workers: Loader processes (0: in the training process; enough for data in memory).
+        augmentation: Strength of the random change of build, place and colours of each training clip, alike for all its frames; 0
+            (paper): none.
     """
 
     frames_per_sequence: int = 10
@@ -239,6 +246,7 @@ class DataConfig:
     min_span: float = 1.0
     location: Literal["memory", "device", "disk"] = "memory"
     num_workers: int = 0
+    augmentation: float = 0.0
 
 
 @dataclass
@@ -323,6 +331,7 @@ class Recipe:
         _check_range("data.min_frames", self.data.min_frames, 2, self.data.frames_per_sequence)
         _check_range("data.min_span", self.data.min_span, 0.05, 1)
         _check_range("data.num_workers", self.data.num_workers, 0, 1024)
+        _check_range("data.augmentation", self.data.augmentation, 0, 3)
         _check_range("training.frames_per_clip", self.training.frames_per_clip, 0, self.data.frames_per_sequence)
         for name, low, high in _TRAINING_RANGES:
             _check_range(f"training.{name}", getattr(self.training, name), low, high)
@@ -489,6 +498,8 @@ def _validate_model(model: ModelConfig) -> None:
     _check_choice("model.denoiser.conditioning", denoiser.conditioning, get_args(Conditioning))
     _check_choice("model.bottleneck.kind", model.bottleneck.kind, get_args(BottleneckKind))
     _check_choice("model.bottleneck.profile", model.bottleneck.profile, get_args(BottleneckProfile))
+    for name in ("kappa_static", "kappa_dynamic", "beta", "static_share"):
+        _check_range(f"model.bottleneck.{name}", getattr(model.bottleneck, name), 0, 1000)
     _check_choice("model.diffusion.prediction_type", model.diffusion.prediction_type, get_args(PredictionType))
     _check_choice("model.diffusion.schedule", model.diffusion.schedule, get_args(ScheduleName))
     if model.diffusion.scale_input and model.diffusion.prediction_type == "epsilon":
@@ -498,6 +509,7 @@ def _validate_model(model: ModelConfig) -> None:
         )
     _check_range("model.tokens.static_dropout", tokens.static_dropout, 0, 1)
     _check_range("model.tokens.dynamic_dropout", tokens.dynamic_dropout, 0, 1)
+    _check_range("model.tokens.orthogonality_memory", tokens.orthogonality_memory, 0, 10**6)
     _check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
     _check_range("model.image_size", model.image_size, 8, 1024)
     _check_range("model.max_frame_spacing", model.max_frame_spacing, 0, 10**9)

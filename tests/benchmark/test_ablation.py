@@ -21,6 +21,8 @@ EXPECTED = {
     "static-whole": {"model.tokens.static_source": "whole"},
     "bottleneck": {"model.bottleneck.kind": "channel"},
     "motion-augmentation": {"model.tokens.motion_augmentation": 1.0},
+    "data-augmentation": {"data.augmentation": 0.5},
+    "orthogonality-memory": {"model.tokens.orthogonality_memory": 512},
     "orthogonality": {"model.tokens.orthogonality_weight": 0.0},
     "token-dropout": {"model.tokens.static_dropout": 0.0, "model.tokens.dynamic_dropout": 0.0},
 }
@@ -39,7 +41,7 @@ def test_every_variant_resolves_to_what_it_says_and_to_nothing_else():
 def test_added_biases_are_told_from_removed_ones():
     variants = variants_of(load_recipe("puppets-cpu").resolve())
     added = [name for name, variant in variants.items() if variant.is_added]
-    assert added == ["shared-training-noise", "bottleneck", "motion-augmentation"]
+    assert added == ["shared-training-noise", "bottleneck", "motion-augmentation", "data-augmentation", "orthogonality-memory"]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
     assert (variants["residual"].full, variants["residual"].other) == ("on", "off")
 

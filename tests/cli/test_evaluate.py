@@ -70,11 +70,23 @@ def test_numbers_and_pictures_are_written_and_repeat(model_folder, prepared, tmp
 
 
 def test_a_judge_and_the_probes_add_their_numbers(model_folder, prepared, judge_folder, tmp_path, capsys):
-    more = ("--steps", "1", "--judge", str(judge_folder), "--leakage", "--reverse", "--consistency", "--consistency-pairs", "5")
+    more = (
+        "--steps",
+        "1",
+        "--judge",
+        str(judge_folder),
+        "--leakage",
+        "--overlap",
+        "--reverse",
+        "--consistency",
+        "--consistency-pairs",
+        "5",
+    )
     assert evaluate(model_folder, prepared, tmp_path / "out", *more) == 0
     swaps = json.loads((tmp_path / "out" / "swaps.json").read_text())
     leakage = json.loads((tmp_path / "out" / "leakage.json").read_text())
     assert json.loads((tmp_path / "out" / "consistency.json").read_text())["joint"]["num"] == 5
+    overlap = json.loads((tmp_path / "out" / "overlap.json").read_text())
     assert {"swap", "swap, reversed", "copy A"} <= swaps["rows"].keys()
     assert set(leakage["directions"]) == {"S->D", "D->S", "S->S", "D->D"}
     assert len(json.loads((tmp_path / "out" / "pairs.json").read_text())["pairs"]) == 4
@@ -86,6 +98,8 @@ def test_a_judge_and_the_probes_add_their_numbers(model_folder, prepared, judge_
     assert "## Swaps" in report
     assert "## Self-consistency of swaps" in report
     assert "## Leakage" in report
+    assert "## Overlap of the tokens" in report
+    assert overlap["static_from_dynamic"]["share"] <= 1
     assert "The judge is not to be trusted" in report
 
 

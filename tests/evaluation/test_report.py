@@ -8,6 +8,7 @@ from divid.evaluation.codes import encode_clips
 from divid.evaluation.intervals import Rate
 from divid.evaluation.leakage import Leakage, ProbeScore
 from divid.evaluation.likeness import LikenessStudy
+from divid.evaluation.overlap import Explained, Overlap
 from divid.evaluation.pairs import PairList
 from divid.evaluation.prior import PriorOptions, fit_prior
 from divid.evaluation.quality import measure_reconstruction
@@ -35,6 +36,7 @@ def measured(tmp_path_factory):
         "swaps": measure_swaps(model, judge, test, PairList.draw(test, 36), reverse=True, **OPTIONS),
         "sampled": measure_sampled(model, judge, prior, test, **OPTIONS),
         "leakage": Leakage(scores, 27),
+        "overlap": Overlap(Explained(0.25, 0.125, 0.5), Explained(-0.01, -0.02, 0.0), 27, 9),
     }
 
 
@@ -48,6 +50,7 @@ def test_a_page_of_everything(measured):
     headings = [line for line in page.splitlines() if line.startswith("#")]
     assert headings == [
         "# Evaluation", "## Reconstruction", "## Likeness", "## Swaps", "## Sampled tokens", "## Leakage",
+        "## Overlap of the tokens",
     ]  # fmt: skip
     assert "| swap | 100.0 (100.0 to 100.0) | 100.0 (100.0 to 100.0) | 100.0 (100.0 to 100.0) | 36 |" in page
     assert "| swap, reversed | 100.0 (100.0 to 100.0) |" in page
@@ -58,6 +61,7 @@ def test_a_page_of_everything(measured):
     assert "3.00 / 0.000 / 1.099" in page
     assert "fitted afterwards to the codes of 27 training clips" in page
     assert "Leakage, the mean of S->D and D->S: 75.0%; normalised by chance: 66.7%." in page
+    assert "| static from dynamic | 25.0% | 12.5% to 50.0% | 9 |" in page
     assert "nan" not in page
     for block in page.split("\n\n"):
         if block.startswith("|"):

@@ -36,6 +36,7 @@ SWITCHES = {
     "no token dropout": {"tokens": {"static_dropout": 0.0, "dynamic_dropout": 0.0}},
     "equal widths": {"tokens": {"dynamic_dim": 12}},
     "no orthogonality": {"tokens": {"orthogonality_weight": 0.0}},
+    "orthogonality over earlier clips": {"tokens": {"orthogonality_memory": 4}},
     "motion augmentation": {"tokens": {"motion_augmentation": 1.0}},
     "motion augmentation, static from the whole clip": {"tokens": {"motion_augmentation": 1.0, "static_source": "whole"}},
     "motion augmentation, static from a random frame": {"tokens": {"motion_augmentation": 1.0, "static_source": "random"}},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TinyClips, TinyMethod, tiny_recipe
+from tiny import TinyClips, TinyMethod, divid_recipe, tiny_recipe
 
 from divid.config import Recipe
 from divid.errors import ConfigError, DatasetError, OutputError, TrainingError
@@ -70,6 +70,34 @@ def test_resumed_equals_unbroken(fit):
     for steps in (4, 7, 11):
         parts = fit("parts", resume=steps > 4, learning_rate_schedule="constant", num_steps=steps, validate_every_steps=4)
     assert_same_run(parts, whole)
+
+
+def test_what_a_method_remembers_of_earlier_steps_is_resumed_too(data, tmp_path):
+    def run(name, steps, resume):
+        recipe = divid_recipe({"static_dim": 48, "orthogonality_memory": 12}, num_steps=steps, learning_rate_schedule="constant")
+        recipe.data.augmentation = 0.5
+        return train(recipe, [data], tmp_path / name, resume=resume, device="cpu", progress=False)
+
+    whole = run("whole", 5, resume=False)
+    run("parts", 2, resume=False)
+    assert_same_run(run("parts", 5, resume=True), whole)
+    remembered = read_checkpoint(whole / "checkpoints" / LAST)["token_memory"]
+    assert remembered["static"].shape == (12, 48)
+    assert any(row["train/orthogonality"] > 0 for row in read_metrics(whole / "metrics.csv") if "train/orthogonality" in row)
+
+
+def test_training_clips_are_augmented_and_held_out_ones_are_not(data, tmp_path):
+    def losses(strength):
+        recipe = tiny_recipe(num_steps=2, learning_rate=1e-9)  # so low that the weights stay as they are
+        recipe.data.augmentation = strength
+        run = train(recipe, [data], tmp_path / str(strength), device="cpu", progress=False)
+        rows = read_metrics(run / "metrics.csv")
+        return [[row[key] for row in rows if key in row] for key in ("train/total", "validation/total")]
+
+    (plain, held_out), (changed, held_out_too) = losses(0.0), losses(1.0)
+    assert len(plain) == len(changed) == 2
+    assert all(abs(one - other) > 1e-3 for one, other in zip(plain, changed, strict=True))
+    assert held_out_too == pytest.approx(held_out, rel=1e-5)
 
 
 def assert_same_run(one, other):

@@ -9,9 +9,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_recipe
+from tiny import divid_recipe, tiny_recipe
 
-from divid.config import from_dict
 from divid.recipes import flatten
 from divid.training.checkpoints import LAST, PREVIOUS, read_checkpoint
 from divid.training.metrics import read_metrics
@@ -83,26 +82,21 @@ def test_signals_save_a_checkpoint_and_say_how_to_go_on(start, tmp_path, number)
     assert not (run / "model").exists()
 
 
-def without_dropout(method, static_dim):
-    recipe = tiny_recipe(num_steps=2, checkpoint_minutes=0.0, learning_rate=1e-3)
-    recipe.method = method
-    recipe.model.tokens.static_dropout = 0.0 if method == "tiny" else 0.1
+def without_dropout(method, static_dim, memory=0):
+    training = {"num_steps": 2, "checkpoint_minutes": 0.0, "learning_rate": 1e-3}
     if method == "divid":
-        recipe.model = from_dict(
-            type(recipe.model),
-            {
-                "preset": "tiny", "image_size": 8, "channels": 1, "tokens": {"static_dim": static_dim},
-                "encoder": {"base_channels": 16, "multipliers": [1, 2]},
-                "denoiser": {"channels": [32, 32], "attention_levels": [1], "attention_width": 32},
-            },
-        )  # fmt: skip
+        return divid_recipe({"static_dim": static_dim, "orthogonality_memory": memory}, **training)
+    recipe = tiny_recipe(**training)
+    recipe.model.tokens.static_dropout = 0.0
     return recipe
 
 
-@pytest.mark.parametrize(("method", "static_dim"), [("tiny", 0), ("divid", 32), ("divid", 48)])
-def test_two_processes_train_as_one(start, tmp_path, method, static_dim):
+@pytest.mark.parametrize(
+    ("method", "static_dim", "memory"), [("tiny", 0, 0), ("divid", 32, 0), ("divid", 48, 0), ("divid", 48, 6)]
+)
+def test_two_processes_train_as_one(start, tmp_path, method, static_dim, memory):
     """At unequal widths of the tokens the orthogonality is a correlation over the clips of both processes."""
-    recipe = without_dropout(method, static_dim)
+    recipe = without_dropout(method, static_dim, memory)
     assert flatten(recipe)["training.batch_size"] % 2 == 0
     pair = start(recipe, tmp_path / "two", "--devices", "2")
     single = start(recipe, tmp_path / "one")

@@ -103,6 +103,18 @@ def tiny_recipe(**training) -> Recipe:
     )
 
 
+def divid_recipe(tokens: dict[str, float], **training) -> Recipe:
+    """Give a recipe of the smallest DiViD for the tiny clips, with some options of its tokens."""
+    model = {
+        "preset": "tiny", "image_size": SIZE, "channels": 1, "tokens": tokens,
+        "encoder": {"base_channels": 16, "multipliers": [1, 2]},
+        "denoiser": {"channels": [32, 32], "attention_levels": [1], "attention_width": 32},
+    }  # fmt: skip
+    recipe = tiny_recipe(**training)
+    recipe.method, recipe.model = "divid", from_dict(ModelConfig, model)
+    return recipe
+
+
 def install(set_attribute) -> None:
     """Register the method and replace the opening of data sets; `set_attribute` is `setattr` or a monkeypatch's."""
     from divid.methods import METHODS

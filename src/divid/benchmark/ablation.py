@@ -57,6 +57,14 @@ class Variant:
         return {**asdict(self), "overrides": dict(self.overrides)}
 
 
+_LEVERS: tuple[tuple[str, str, str, float], ...] = (
+    ("motion-augmentation", "augmented look before the motion branch", "model.tokens.motion_augmentation", 1.0),
+    ("data-augmentation", "augmented look of whole clips", "data.augmentation", 0.5),
+    ("orthogonality-memory", "clips over which tokens are kept apart", "model.tokens.orthogonality_memory", 512),
+)
+"""Name, title, key, and the value that switches it on where the recipe has 0."""
+
+
 def variants_of(recipe: Recipe) -> dict[str, Variant]:
     """Give every ablation of a recipe by name: each bias that it has is switched off, each that it lacks is switched on.
 
@@ -71,7 +79,7 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
     flat = flatten(recipe)
     made = [_switch(flat, name, title, key) for name, title, key in _SWITCHES if not _is_impossible(flat, key)]
     made += [_conditioning(flat), *_static_sources(flat), _bottleneck(flat)]
-    made.append(_augmentation(flat))
+    made += [_strength(flat, *lever) for lever in _LEVERS]
     weight = "model.tokens.orthogonality_weight"
     if flat[weight]:
         made.append(_without("orthogonality", "orthogonality of the two tokens", flat, {weight: 0.0}))
@@ -169,10 +177,8 @@ def _bottleneck(flat: Mapping[str, Any]) -> Variant:
     return Variant("bottleneck", "explicit bottleneck", not is_on, flat[key], other, {key: other})
 
 
-def _augmentation(flat: Mapping[str, Any]) -> Variant:
-    key = "model.tokens.motion_augmentation"
-    name, title, full = "motion-augmentation", "augmented look before the motion branch", flat[key]
-    return _without(name, title, flat, {key: 0.0}) if full else Variant(name, title, True, "0", "1", {key: 1.0})
+def _strength(flat: Mapping[str, Any], name: str, title: str, key: str, on: float) -> Variant:
+    return _without(name, title, flat, {key: 0}) if flat[key] else Variant(name, title, True, "0", f"{on:g}", {key: on})
 
 
 def _without(name: str, title: str, flat: Mapping[str, Any], overrides: Mapping[str, float]) -> Variant:

@@ -42,6 +42,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--consistency-pairs", type=int, default=256, help="random swaps that --consistency encodes again")
     parser.add_argument(
+        "--overlap", action="store_true", help="how much of each token the other tells, no label needed; adds overlap.json"
+    )
+    parser.add_argument(
         "--realism", action="store_true", help="SSIM, perceptual and Frechet distance, flicker; adds realism.json"
     )
     parser.add_argument("--realism-pairs", type=int, default=256, help="random swaps whose Frechet distance is measured")
@@ -90,6 +93,8 @@ def run(args: Namespace) -> None:
             _sample(job, job.judge)
     if args.leakage:
         _probe(job)
+    if args.overlap:
+        _regress(job)
     with atomic_path(job.out / "report.md") as temporary:
         temporary.write_text(evaluation_report(job.facts, reconstruction, **job.results), encoding="utf-8")
     common.say(f"report   {job.out / 'report.md'}\nnumbers  {job.out / 'evaluation.json'}\nswaps    {job.out / 'swaps.png'}")
@@ -146,7 +151,7 @@ def _training_clips(args: Namespace, sizes: dict[str, Any]) -> ClipDataset | Non
     try:
         return ClipDataset.open(args.data, split="train", **sizes)
     except DatasetError:
-        if args.sampled or args.leakage:
+        if args.sampled or args.leakage or args.overlap:
             raise
         return None
 
@@ -254,6 +259,16 @@ def _probe(job: _Job) -> None:
     with common.progress_bar() as progress:
         leakage = measure_leakage(job.model, job.training, job.clips, told=progress, **options)
     _keep(job, "leakage", leakage, "leakage.json", leakage.to_text())
+
+
+def _regress(job: _Job) -> None:
+    from divid.evaluation.overlap import measure_overlap
+
+    assert job.training is not None
+    options = {name: job.options[name] for name in ("num_frames", "seed")}
+    with common.progress_bar() as progress:
+        overlap = measure_overlap(job.model, job.training, job.clips, told=progress, **options)
+    _keep(job, "overlap", overlap, "overlap.json", overlap.to_text())
 
 
 def _encode_again(job: _Job) -> None:

@@ -45,12 +45,43 @@ def orthogonality_loss(static: StaticToken, dynamic: DynamicTokens) -> Float[Ten
     if static.shape[-1] == dynamic.shape[-1]:
         return functional.cosine_similarity(static[:, None], dynamic, dim=-1).square().mean()
     num_frames = dynamic.shape[1]
-    static, dynamic = _from_all_processes(static), _from_all_processes(dynamic)
+    static, dynamic = from_all_processes(static), from_all_processes(dynamic)
     chance = 1 / max(1, len(static) - 1)
     s = _standardise(static.detach().repeat_interleave(num_frames, dim=0))
     d = _standardise(dynamic.flatten(0, 1))
     with torch.autocast(s.device.type, enabled=False):
         return functional.relu((s.T @ d / len(d)).square().mean() - chance)
+
+
+def decorrelation_loss(
+    static: Float[Tensor, "clips static_dim"],
+    summary: Float[Tensor, "clips features"],
+    remembered_static: Float[Tensor, "earlier static_dim"],
+    remembered_summary: Float[Tensor, "earlier features"],
+) -> Float[Tensor, ""]:
+    """Penalise what clips' dynamic tokens tell of their static ones: `orthogonality_loss` with a memory.
+
+    The mean squared correlation, over the N clips of this batch and of the memory, of every entry of s with every entry of a
+    summary of d_1..F, less the 1/(N - 1) that independent tokens show, and at least 0. Over hundreds of clips that allowance is
+    small and a leak shows, which among the 8 of a batch it cannot.
+
+    Only this batch's d has a gradient, N / B times as large as the value's own, since each of the N clips would have one in its
+    turn. s has none: it would lower the value by varying no more.
+
+    Args:
+        static: s of this batch's B clips.
+        summary: Mean and standard deviation over the frames of their d_1..F.
+        remembered_static: s of earlier clips; there may be none.
+        remembered_summary: The same summary of theirs.
+
+    Source:
+        The aim of paper eq. (4). Not in the paper.
+    """
+    with torch.autocast(static.device.type, enabled=False):
+        s = _standardise(torch.cat([static.detach().float(), remembered_static]))
+        d = _standardise(torch.cat([summary.float(), remembered_summary]))
+        value = functional.relu((s.T @ d / len(d)).square().mean() - 1 / max(1, len(s) - 1))
+        return value.detach() + len(s) / len(static) * (value - value.detach())
 
 
 def channel_profile(abar_t: Tensor, config: BottleneckConfig, progress: Tensor) -> Tensor:
@@ -94,10 +125,13 @@ def channel_divergence(mean: Tensor, variance: Tensor, kappa: float, weight: Ten
     return divergence.sum(-1).mean()
 
 
-def _from_all_processes(clips: Tensor) -> Tensor:
+def from_all_processes(clips: Tensor) -> Tensor:
     """Join the processes' clips, since a correlation over the batch means the global batch; gradients flow back to each.
 
     Without gradients the clips stay as they are: process 0 validates alone, and would wait for the others for ever.
+
+    Args:
+        clips: This process's, one a row.
     """
     is_shared = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
     if not (is_shared and torch.is_grad_enabled()):

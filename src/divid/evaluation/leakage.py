@@ -7,7 +7,6 @@ from each token what it is for: without them a small leakage means nothing, sinc
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import warnings
 from collections import Counter
@@ -16,14 +15,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from divid.data.clips import ClipDataset
-from divid.errors import DatasetError, MissingExtraError
+from divid.errors import DatasetError
 from divid.evaluation.codes import Told, encode_clips
 from divid.evaluation.intervals import Interval, wilson_interval
+from divid.evaluation.probes import require_scikit_learn, standardise
+from divid.models.token_memory import summarise_dynamic
 from divid.randomness import derive_seed
 from divid.types import Codes, Disentangler
 
@@ -44,9 +44,6 @@ HIDDEN_WIDTH = 128
 """Width of the probe's one hidden layer."""
 MAX_ITERATIONS = 500
 """Most passes over the held-in codes; training ends before where the loss no longer falls."""
-ROUNDING = 1e-6
-"""Spread of a code's entry, as a share of its size, under which it counts as constant: what float32 rounds off is no code."""
-
 Labels = Sequence[Mapping[str, str | None]]
 """One mapping a clip, factor -> class; None where it is unlabelled."""
 Probe = Callable[
@@ -228,7 +225,7 @@ def measure_leakage(
     """
     factors = held_out.info.factors
     check_labels(_labels(held_in), _labels(held_out), factors)
-    _require_scikit_learn()
+    require_scikit_learn("measuring leakage")
     read_in, read_out = (
         collect_codes(model, clips, num_frames=num_frames, told=told, stage=f"encoding {name} clips")
         for name, clips in (("held-in", held_in), ("held-out", held_out))
@@ -286,7 +283,7 @@ def probe_codes(
             known = sorted({label for label in _column(held_in.labels, factor) if label is not None})
             train, train_classes = _labelled(held_in, token, factor, known)
             test, test_classes = _labelled(held_out, token, factor, classes, numbered_as=known)
-            train, test = _standardise(train, test)
+            train, test = standardise(train, test)
             read = (probe or mlp_probe)(train, train_classes, test, derive_seed(seed, "probe", direction, factor) % 2**32)
             scores.append(
                 ProbeScore(
@@ -320,7 +317,7 @@ def mlp_probe(
     Source:
         Paper section 4.2.3. Inferred: width of the hidden layer, optimiser (Adam at 1e-3) and number of passes.
     """
-    _require_scikit_learn()
+    require_scikit_learn("measuring leakage")
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
@@ -331,15 +328,6 @@ def mlp_probe(
     if classifier.n_iter_ >= MAX_ITERATIONS:
         logger.info("a probe's loss still fell after %d passes: it may read a little less than it could", MAX_ITERATIONS)
     return classifier.predict(held_out)
-
-
-def summarise_dynamic(dynamic: Float[Tensor, "clips frames dim"]) -> Float[Tensor, "clips features"]:
-    """Give mean and standard deviation over the frames of d_1..F, which is what the probes read of it.
-
-    Args:
-        dynamic: d_1..F.
-    """
-    return torch.cat([dynamic.mean(1), dynamic.std(1, correction=0)], dim=1)
 
 
 def check_labels(held_in: Labels, held_out: Labels, factors: Mapping[str, Sequence[str]]) -> None:
@@ -373,11 +361,6 @@ def check_labels(held_in: Labels, held_out: Labels, factors: Mapping[str, Sequen
                 )
 
 
-def _require_scikit_learn() -> None:
-    if importlib.util.find_spec("sklearn") is None:
-        raise MissingExtraError("scikit-learn", "eval", "measuring leakage")
-
-
 def _labels(clips: ClipDataset) -> Labels:
     return [clips.labels(index) for index in range(len(clips))]
 
@@ -400,16 +383,6 @@ def _labelled(
     kept = [index for index, label in enumerate(labels) if label in wanted]
     classes = [numbers[label] for label in labels if label is not None and label in wanted]
     return codes.codes(token)[kept], np.array(classes, dtype=np.int64)
-
-
-def _standardise(
-    held_in: Float[np.ndarray, "held_in dim"], held_out: Float[np.ndarray, "held_out dim"]
-) -> tuple[Float[np.ndarray, "held_in dim"], Float[np.ndarray, "held_out dim"]]:
-    """Bring every entry to mean 0 and spread 1 over the held-in codes; constant entries become 0 there."""
-    mean, spread = held_in.mean(0), held_in.std(0)
-    is_constant = spread <= ROUNDING * np.sqrt((held_in**2).mean(0))
-    scale = np.where(is_constant, np.inf, spread)
-    return (held_in - mean) / scale, (held_out - mean) / scale
 
 
 def _to_numpy(values: Tensor) -> Float[np.ndarray, "clips dim"]:

@@ -10,6 +10,7 @@ from divid.evaluation.inception import ClassScores
 from divid.evaluation.intervals import Rate
 from divid.evaluation.leakage import DIRECTIONS, Leakage
 from divid.evaluation.likeness import Likeness
+from divid.evaluation.overlap import Overlap
 from divid.evaluation.quality import Estimate, Reconstruction
 from divid.evaluation.sampled import SampledResult
 from divid.evaluation.swap_result import SwapResult
@@ -24,6 +25,7 @@ def evaluation_report(
     swaps: SwapResult | None = None,
     sampled: SampledResult | None = None,
     leakage: Leakage | None = None,
+    overlap: Overlap | None = None,
 ) -> str:
     """Give the page; what was not measured has no section.
 
@@ -35,6 +37,7 @@ def evaluation_report(
         swaps: The swap test.
         sampled: Its sampled variants.
         leakage: The probes.
+        overlap: What each token tells of the other.
     """
     parts = ["# Evaluation", markdown_table(("", ""), [(name, str(value)) for name, value in facts.items()])]
     parts += ["## Reconstruction", _reconstruction_table(reconstruction)]
@@ -48,6 +51,8 @@ def evaluation_report(
         parts += ["## Sampled tokens", *_sampled_parts(sampled)]
     if leakage is not None:
         parts += ["## Leakage", *_leakage_parts(leakage)]
+    if overlap is not None:
+        parts += ["## Overlap of the tokens", *_overlap_parts(overlap)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -92,6 +97,16 @@ def _consistency_parts(consistency: Consistency) -> list[str]:
     return [
         "Swaps encoded again by the model itself: nearer to the tokens they were made of than to the others'? No labels.",
         markdown_table(("", "% (95 % over clips)", "N"), rows),
+    ]
+
+
+def _overlap_parts(overlap: Overlap) -> list[str]:
+    explained = [("static from dynamic", overlap.static_from_dynamic), ("dynamic from static", overlap.dynamic_from_static)]
+    rows = [(name, f"{row.share:.1%}", f"{row.low:.1%} to {row.high:.1%}", str(overlap.num_held_out)) for name, row in explained]
+    return [
+        "Share of each token's variance over held-out clips that a regression on the other explains. It was fitted to "
+        f"{overlap.num_held_in} held-in clips. No labels.",
+        markdown_table(("", "explained", "95 % over clips", "held-out clips"), rows),
     ]
 
 

@@ -9,23 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from divid.augmentation import augment_appearance
 from divid.config import ModelConfig, SamplingConfig, from_dict, to_dict
 from divid.diffusion.noise import SamplingNoise, training_noise, training_timesteps
 from divid.diffusion.objective import (
     channel_divergence,
     channel_profile,
     channel_variance,
+    decorrelation_loss,
+    from_all_processes,
     orthogonality_loss,
     simple_loss,
 )
 from divid.diffusion.sampling import sample_frames
 from divid.diffusion.schedule import add_noise, alphas_cumprod, input_scale, prediction_target
 from divid.errors import ConfigError
-from divid.models.augmentation import augment_appearance
 from divid.models.denoiser import Denoiser
 from divid.models.frame_encoder import FrameEncoder
 from divid.models.sequence_encoder import SequenceEncoder, TokenDistributions
 from divid.models.sequence_model import SequenceModel
+from divid.models.token_memory import TokenMemory, summarise_dynamic
 from divid.randomness import Randomness
 from divid.types import Codes, FrameFeatures, SamplingCallback, Video
 
@@ -61,6 +64,10 @@ class DividModel(SequenceModel):
         if self.has_empty_tokens:
             self.empty_static = nn.Parameter(torch.zeros(tokens.static_dim))
             self.empty_dynamic = nn.Parameter(torch.zeros(tokens.dynamic_dim))
+        self.token_memory: TokenMemory | None = None
+        if tokens.orthogonality_memory:
+            self.token_memory = TokenMemory(tokens.orthogonality_memory, tokens.static_dim, tokens.dynamic_dim)
+        self._to_remember: tuple[Tensor, Tensor] | None = None
         abar = alphas_cumprod(diffusion.schedule, diffusion.num_train_timesteps)
         self.register_buffer("abar", abar.float(), persistent=False)
         self.denoiser = Denoiser(
@@ -160,11 +167,17 @@ class DividModel(SequenceModel):
         x_t = add_noise(x_0, noise, abar_t)
         prediction = self._train_denoiser(x_t.flatten(0, 1), t.flatten(), static.flatten(0, 1), dynamic.flatten(0, 1))
         terms["simple"] = simple_loss(prediction.unflatten(0, (batch, count)), target)
-        terms["orthogonality"] = orthogonality_loss(codes.static.float(), codes.dynamic.float())
+        terms["orthogonality"] = self._orthogonality(codes)
         total = terms["simple"] + self.options.tokens.orthogonality_weight * terms["orthogonality"]
         if "bottleneck" in terms:
             total = total + self.options.bottleneck.beta * terms["bottleneck"]
         return {"total": total, **terms}
+
+    def remember(self) -> None:
+        """Keep the tokens of the last call of `losses` for later steps; training calls it once a step, a trial does not."""
+        if self.token_memory is not None and self._to_remember is not None:
+            self.token_memory.remember(*self._to_remember)
+        self._to_remember = None
 
     def predict(self, x_t: Tensor, t: Tensor, static: Tensor, dynamic: Tensor) -> Tensor:
         """Give the denoiser's prediction; arguments as for `Denoiser.forward`."""
@@ -197,6 +210,14 @@ class DividModel(SequenceModel):
         motion, static = features[:, :num_frames], features[:, num_frames:].mean(1)
         return self.sequence_encoder(motion, motion[:, :1], static)
 
+    def _orthogonality(self, codes: Codes) -> Tensor:
+        static, dynamic = codes.static.float(), codes.dynamic.float()
+        if self.token_memory is None or not torch.is_grad_enabled():
+            return orthogonality_loss(static, dynamic)
+        static, summary = from_all_processes(static), from_all_processes(summarise_dynamic(dynamic))
+        self._to_remember = static.detach(), summary.detach()
+        return decorrelation_loss(static, summary, *self.token_memory.on(static.device))
+
     def _static_choice(self, video: Video, randomness: Randomness) -> Tensor | None:
         if self.options.tokens.static_source != "random":
             return None
@@ -227,18 +248,19 @@ class DividModel(SequenceModel):
         assert tokens.static_logvar is not None and tokens.dynamic_logvar is not None
         count = picked.shape[1]
         drawn, divergence = [], torch.zeros((), device=t.device)
-        for name, mean, logvar, kappa in (
-            ("static", tokens.codes.static[:, None], tokens.static_logvar[:, None], config.kappa_static),
+        for name, mean, logvar, kappa, share in (
+            ("static", tokens.codes.static[:, None], tokens.static_logvar[:, None], config.kappa_static, config.static_share),
             (
                 "dynamic",
                 _take_frames(tokens.codes.dynamic, picked),
                 _take_frames(tokens.dynamic_logvar, picked),
                 config.kappa_dynamic,
+                1.0,
             ),
         ):
             mean, logvar = mean.expand(-1, count, -1), logvar.expand(-1, count, -1)
             variance = channel_variance(logvar, kappa, weight)
-            divergence = divergence + channel_divergence(mean, variance, kappa, weight)
+            divergence = divergence + share * channel_divergence(mean, variance, kappa, weight)
             eta = randomness.normal(f"{name} channel", mean.shape[1:], mean.device)
             drawn.append(mean + variance.sqrt() * eta)
         return drawn[0], drawn[1], divergence

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from divid.augmentation import augment_appearance
 from divid.config import Recipe, TrainingConfig
 from divid.data.module import ClipBatch
 from divid.errors import TrainingError
+from divid.models.token_memory import TokenMemory
 from divid.randomness import Randomness, derive_seed
 
 
@@ -58,6 +60,28 @@ def training_losses(model: nn.Module, batch: ClipBatch, recipe: Recipe) -> dict[
     return losses(batch.video, randomness)
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """A method whose objective looks at the tokens of earlier steps."""
+
+    token_memory: TokenMemory | None
+
+    def remember(self) -> None:
+        """Keep the tokens of the last step."""
+        ...
+
+
+def augmented(batch: ClipBatch, recipe: Recipe) -> ClipBatch:
+    """Change the look of a training batch's clips as `data.augmentation` says; held-out clips never pass here.
+
+    Args:
+        batch: This process's clips.
+        recipe: Gives the strength, the seed and the global batch.
+    """
+    randomness = Randomness(recipe.seed, batch.step, batch.slots, recipe.training.batch_size)
+    return batch._replace(video=augment_appearance(batch.video, randomness, recipe.data.augmentation, "data augmentation"))
+
+
 class TrainingModule(pl.LightningModule):
     """A method with its objective and optimiser.
 
@@ -88,7 +112,9 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         """Give the loss to minimise."""
-        terms = training_losses(self.model, batch, self.recipe)
+        terms = training_losses(self.model, augmented(batch, self.recipe), self.recipe)
+        if isinstance(self.model, Remembers):
+            self.model.remember()
         self.terms = {name: value.detach() for name, value in terms.items()}
         self.num_frames_seen = batch.video.shape[1]
         return terms["total"]
@@ -111,6 +137,16 @@ class TrainingModule(pl.LightningModule):
             self.check_finite()
         elif before is not None:
             _raise_unless_finite(*before)  # a GPU is asked about the step before, which it has finished: no waiting
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put what the method remembers of earlier steps into the checkpoint."""
+        if isinstance(self.model, Remembers) and self.model.token_memory is not None:
+            checkpoint["token_memory"] = self.model.token_memory.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it up again."""
+        if isinstance(self.model, Remembers) and self.model.token_memory is not None:
+            self.model.token_memory.restore(checkpoint["token_memory"])
 
     def check_finite(self) -> None:
         """Check the newest step's loss and gradient.

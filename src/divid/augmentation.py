@@ -1,4 +1,4 @@
-"""Appearance augmentation of what the motion branch sees: a lever against identity in the dynamic tokens."""
+"""Appearance augmentation: of whole training clips, or only of what the motion branch sees."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ COLOUR_MIX = 0.5
 """Spread of the random colour matrix around the identity."""
 
 
-def augment_appearance(video: Video, randomness: Randomness, strength: float) -> Video:
+def augment_appearance(video: Video, randomness: Randomness, strength: float, purpose: str = "motion augmentation") -> Video:
     """Change each clip's build, place and colours, all its frames alike, and leave what happens as it is.
 
-    The dynamic tokens see the changed clip and the denoiser is asked for the unchanged one, so what the change takes away (how
-    tall and broad, which colours, where) can come from the static token only. Left and right stay as they are: they tell actions
-    apart.
+    Of a whole training clip (`data.augmentation`), encoder and denoiser see the same changed clip: there are more people and
+    places than the recordings have, and none to learn by heart. Of what the motion branch alone sees
+    (`model.tokens.motion_augmentation`), the denoiser is asked for the unchanged clip, so what the change takes away (how tall
+    and broad, which colours, where) can come from the static token only. Left and right, which tell actions apart, stay as they
+    are.
 
     Args:
         video: Clips in [-1, 1].
         randomness: The step's; every clip has draws of its own.
         strength: 1: the ranges of this module's constants; 0: nothing changes.
+        purpose: Name of the draws; equal names give equal changes.
 
     Returns:
         Clips of the same shape, in [-1, 1].
@@ -46,9 +49,9 @@ def augment_appearance(video: Video, randomness: Randomness, strength: float) ->
     """
     if not strength:
         return video
-    draws = randomness.uniform("motion augmentation", (8,)).to(video.device) * 2 - 1
+    draws = randomness.uniform(purpose, (8,)).to(video.device) * 2 - 1
     warped = _warp(video, draws[:, :5] * strength)
-    mix = randomness.normal("motion augmentation colours", (3, 3)).to(video.device) if video.shape[2] == 3 else None
+    mix = randomness.normal(f"{purpose} colours", (3, 3)).to(video.device) if video.shape[2] == 3 else None
     return _recolour(warped, draws[:, 5:] * strength, None if mix is None else mix * strength)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from divid.models.augmentation import augment_appearance
+from divid.augmentation import augment_appearance
 from divid.randomness import Randomness
 
 STEP = Randomness(seed=0, step=3, slots=(0, 1, 2), num_slots=3)

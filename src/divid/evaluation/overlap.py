@@ -125,10 +125,10 @@ def overlap_of_codes(held_in: Codes, held_out: Codes, *, seed: int = 0) -> Overl
     Raises:
         MissingExtraError: scikit-learn is not installed.
     """
-    static = [codes.static.double().numpy() for codes in (held_in, held_out)]
-    dynamic = [summarise_dynamic(codes.dynamic).double().numpy() for codes in (held_in, held_out)]
-    shares = (_explained(*dynamic, *static, seed), _explained(*static, *dynamic, seed))
-    return Overlap(*shares, num_held_in=len(static[0]), num_held_out=len(static[1]))
+    s_in, s_out = (codes.static.double().numpy() for codes in (held_in, held_out))
+    d_in, d_out = (summarise_dynamic(codes.dynamic).double().numpy() for codes in (held_in, held_out))
+    shares = (_explained(d_in, d_out, s_in, s_out, seed), _explained(s_in, s_out, d_in, d_out, seed))
+    return Overlap(*shares, num_held_in=len(s_in), num_held_out=len(s_out))
 
 
 def _explained(

@@ -29,7 +29,7 @@ def judge(data, out, *more):
     return main(["judge", "--data", str(data), "--out", str(out), "--device", "cpu", "--frames", "5", *more])
 
 
-@pytest.mark.parametrize("architecture", ["gru", "conv3d"])
+@pytest.mark.parametrize("architecture", ["gru", "conv3d", "two_stream"])
 def test_a_judge_its_numbers_and_its_pictures_are_written(architecture, prepared, tmp_path, capsys):
     assert judge(prepared, tmp_path / "judge", "--architecture", architecture, "--steps", "60") == 0
     made = Judge.load(tmp_path / "judge")

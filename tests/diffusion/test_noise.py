@@ -36,6 +36,16 @@ def test_separate_timesteps_are_stratified_over_the_global_batch():
         assert sorted((t[:, frame] // 100).tolist()) == list(range(10))
 
 
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_shifted_timesteps_have_the_density_of_the_shift(is_shared):
+    """With a = 3, t / T has the distribution function u / (3 - 2 u): half of the draws lie above 3/4."""
+    draws = [training_timesteps(step(number=n), 4, 1000, is_shared=is_shared, device="cpu", shift=3.0) for n in range(500)]
+    t = torch.stack(draws).float() / 1000
+    assert (t > 0.75).float().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert (t < 0.2).float().mean().item() == pytest.approx(0.2 / 2.6, abs=0.02)
+    assert t.max() < 1
+
+
 def test_shared_timesteps_are_equal_within_a_clip():
     t = training_timesteps(step(), 5, 1000, is_shared=True, device="cpu")
     assert (t == t[:, :1]).all()

@@ -42,7 +42,7 @@ def saved(judge, tmp_path):
     return tmp_path / "judge"
 
 
-@pytest.mark.parametrize("architecture", ["gru", "conv3d"])
+@pytest.mark.parametrize("architecture", ["gru", "conv3d", "two_stream"])
 def test_it_learns_who_and_what(splits, judge, architecture):
     trained = judge if architecture == "gru" else train_judge(*splits, replace(OPTIONS, architecture=architecture))
     assert trained.held_out.joint.rate == 1
@@ -63,14 +63,14 @@ def test_training_repeats_by_its_seed_and_leaves_the_global_generator_alone(spli
 
 
 def test_every_parameter_gets_a_gradient(splits):
-    for architecture in ("gru", "conv3d"):
+    for architecture in ("gru", "conv3d", "two_stream"):
         made = Judge(judge_config(splits[0].info, replace(OPTIONS, architecture=architecture)))
         sum(scores.square().sum() for scores in made(torch.randn(4, NUM_FRAMES, 1, SIZE, SIZE)).values()).backward()
         assert [name for name, p in made.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
 @pytest.mark.parametrize("size", [8, 24, 64])
-@pytest.mark.parametrize("architecture", ["gru", "conv3d"])
+@pytest.mark.parametrize("architecture", ["gru", "conv3d", "two_stream"])
 def test_any_size_and_length_can_be_judged(architecture, size):
     config = replace(judge_config_of_two(), architecture=architecture, image_size=size, channels=3, num_frames=2)
     answers = Judge(config).predict(torch.zeros(3, 2, 3, size, size))

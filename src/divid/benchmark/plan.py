@@ -65,7 +65,7 @@ class JudgeOptions:
     """How the judge of each data set is trained.
 
     Args:
-        architecture: `gru` or `conv3d`.
+        architecture: `gru`, `conv3d` or `two_stream`.
         num_steps: Training steps.
         max_minutes: Training is shortened to so many minutes; only then does the judge depend on the machine.
         seed: Of everything random in it.

@@ -15,7 +15,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--data", required=True, metavar="DATASET", help="prepared data set with static and dynamic labels")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="folder for the judge and its confusion matrices")
-    parser.add_argument("--architecture", choices=("gru", "conv3d"), default="gru", help="which network; the other is a check")
+    parser.add_argument("--architecture", choices=("gru", "conv3d", "two_stream"), default="gru", help="which network")
     parser.add_argument("--frames", type=int, default=10, help="frames of a clip, as many as the judged models take")
     parser.add_argument("--size", type=int, default=None, help="side of the frames in pixels (left out: the data set's)")
     parser.add_argument("--channels", type=Literal[1, 3], default=None, help="channels (left out: the data set's)")

@@ -34,7 +34,13 @@ def training_noise(
 
 
 def training_timesteps(
-    randomness: Randomness, num_frames: int, num_train_timesteps: int, *, is_shared: bool, device: torch.device | str
+    randomness: Randomness,
+    num_frames: int,
+    num_train_timesteps: int,
+    *,
+    is_shared: bool,
+    device: torch.device | str,
+    shift: float = 1.0,
 ) -> Int[Tensor, "batch frames"]:
     """Draw t for a batch: one a clip where noise is shared, else one a frame, stratified over the global batch.
 
@@ -44,12 +50,17 @@ def training_timesteps(
         num_train_timesteps: T.
         is_shared: One t for all frames of a clip.
         device: Where the result lives.
+        shift: a of u -> a u / (1 + (a - 1) u), which is applied to the uniform draw: above 1 the density of t rises, from 1/a at
+            little noise to a at pure noise.
+
+    Source:
+        The shift is that of Esser et al., "Scaling Rectified Flow Transformers" (2024), section 5.3.2. The paper has none.
     """
     if is_shared:
         uniform = randomness.uniform("timestep")[:, None].expand(-1, num_frames)
     else:
         uniform = torch.stack([randomness.stratified(f"timestep {frame}") for frame in range(num_frames)], dim=1)
-    return timesteps_from_uniform(uniform, num_train_timesteps).to(device)
+    return timesteps_from_uniform(shift * uniform / (1 + (shift - 1) * uniform), num_train_timesteps).to(device)
 
 
 class SamplingNoise:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,13 +17,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from divid.arrays import frames_to_video
+from divid.augmentation import augment_appearance
 from divid.config import DataConfig
 from divid.data.clips import ClipDataset, DatasetInfo
 from divid.data.module import BatchPlan, middle_video
 from divid.data.schema import KINDS
 from divid.errors import ConfigError, DatasetError, TrainingError, nearest
 from divid.evaluation.codes import Told
-from divid.evaluation.judge import ARCHITECTURES, BATCH_CLIPS, Answers, HeldOut, Judge, JudgeConfig, class_numbers
+from divid.evaluation.judge import ARCHITECTURES, BATCH_CLIPS, Answers, Architecture, HeldOut, Judge, JudgeConfig, class_numbers
 from divid.outputs import atomic_path
 from divid.randomness import Randomness, derive_seed
 from divid.types import Video
@@ -41,6 +43,8 @@ NOISE = 0.15
 """Largest standard deviation of the noise, in a range of 2."""
 CONTRAST = 0.2
 BRIGHTNESS = 0.1
+CHANGE_OF_LOOK = 1.5
+"""Strength of the change of build, place and colours before the stream of a `two_stream` judge that sees motion."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class JudgeTraining:
     """How a judge is trained.
 
     Args:
-        architecture: `gru` or `conv3d`.
+        architecture: `gru`, `conv3d` or `two_stream`.
         num_frames: F, frames of a clip.
         num_steps: Optimiser steps.
         batch_size: Clips a step.
@@ -147,7 +151,7 @@ def judge_config(info: DatasetInfo, options: JudgeTraining) -> JudgeConfig:
         image_size=info.image_size,
         channels=info.channels,
         num_frames=options.num_frames,
-        architecture="gru" if options.architecture == "gru" else "conv3d",
+        architecture=cast(Architecture, options.architecture),
     )
 
 
@@ -285,8 +289,12 @@ def _fit(judge: Judge, clips: ClipDataset, labels: Answers, options: JudgeTraini
         randomness = Randomness(options.seed, step, plan.slots(), options.batch_size)
         indices = list(plan.indices(step))
         frames = [clips.frames(index, row) for index, row in zip(indices, plan.positions(step), strict=True)]
-        video = augment(frames_to_video(np.stack(frames)).to(device), randomness)
-        loss = _loss(judge(video), {name: numbers[indices] for name, numbers in targets.items()}, options.label_smoothing)
+        real = frames_to_video(np.stack(frames)).to(device)
+        moving = None
+        if judge.config.architecture == "two_stream":
+            moving = augment(augment_appearance(real, randomness, CHANGE_OF_LOOK, "look of what moves"), randomness)
+        scores = judge(augment(real, randomness), moving)
+        loss = _loss(scores, {name: numbers[indices] for name, numbers in targets.items()}, options.label_smoothing)
         if not torch.isfinite(loss):
             raise TrainingError(f"the judge's loss is not a number in step {step + 1}: train it with another --seed")
         for group in optimizer.param_groups:

@@ -155,7 +155,14 @@ class DividModel(SequenceModel):
         diffusion = self.options.diffusion
         assert diffusion.shared_training is not None and diffusion.prediction_type
         shared = diffusion.shared_training
-        t = training_timesteps(randomness, count, diffusion.num_train_timesteps, is_shared=shared, device=video.device)
+        t = training_timesteps(
+            randomness,
+            count,
+            diffusion.num_train_timesteps,
+            is_shared=shared,
+            device=video.device,
+            shift=diffusion.timestep_shift,
+        )
         noise = training_noise(randomness, count, self.frame_shape, is_shared=shared, device=video.device)
         static = codes.static[:, None].expand(-1, count, -1)
         terms: dict[str, Tensor] = {}

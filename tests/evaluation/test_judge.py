@@ -77,6 +77,22 @@ def test_any_size_and_length_can_be_judged(architecture, size):
     assert {name: tuple(numbers.shape) for name, numbers in answers.items()} == {"hat": (3,), "coat": (3,), "action": (3,)}
 
 
+def test_each_of_two_streams_is_blind_to_what_the_other_judges_by():
+    judge = Judge(replace(judge_config_of_two(), architecture="two_stream", channels=3)).eval()
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.rand(2, NUM_FRAMES, 3, SIZE, SIZE, generator=generator) - 0.5
+    picture = 0.4 * torch.rand(2, 1, 3, SIZE, SIZE, generator=generator)
+    plain, backwards, before_a_picture = (judge(video) for video in (clips, clips.flip(1), clips + picture))
+    for name in ("hat", "coat"):
+        torch.testing.assert_close(backwards[name], plain[name])
+        assert (before_a_picture[name] - plain[name]).abs().max() > 1e-3
+    torch.testing.assert_close(before_a_picture["action"], plain["action"])
+    assert (backwards["action"] - plain["action"]).abs().max() > 1e-3
+    moved = judge(clips, moving=clips.flip(1))
+    torch.testing.assert_close(moved["action"], backwards["action"])
+    torch.testing.assert_close(moved["hat"], plain["hat"])
+
+
 def judge_config_of_two():
     from divid.evaluation.judge import JudgeConfig
 

@@ -49,4 +49,4 @@ def test_wrong_calls_are_one_line_and_exit_with_2(command, change, message, caps
 
 def test_unknown_sources_are_named(command, capsys):
     assert main([command[0], "utd-mhat", *command[2:]]) == 2
-    assert "did you mean 'utd_mhad'?" in capsys.readouterr().err
+    assert "did you mean 'utd-mhad'?" in capsys.readouterr().err

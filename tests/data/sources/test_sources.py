@@ -21,7 +21,7 @@ def test_every_source_is_found_by_either_name():
     for name, source in SOURCES.items():
         assert source.name == name
         assert find_source(name.replace("_", "-")) is source
-    with pytest.raises(ConfigError, match="did you mean 'utd_mhad'"):
+    with pytest.raises(ConfigError, match="did you mean 'utd-mhad'"):
         find_source("utd-mha")
 
 

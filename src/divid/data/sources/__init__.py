@@ -34,5 +34,6 @@ def find_source(name: str) -> type:
     """
     key = name.replace("-", "_")
     if key not in SOURCES:
-        raise ConfigError(f"unknown source {name!r}{nearest(key, SOURCES)}")
+        spelled = [source.replace("_", "-") for source in SOURCES]  # as help and pages have them
+        raise ConfigError(f"unknown source {name!r}{nearest(key.replace('_', '-'), spelled)}")
     return SOURCES[key]

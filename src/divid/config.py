@@ -18,7 +18,7 @@ BottleneckKind = Literal["none", "channel"]
 BottleneckProfile = Literal["one_minus_abar", "linear", "constant"]
 PredictionType = Literal["epsilon", "v_prediction"]
 ScheduleName = Literal["linear", "cosine"]
-SolverName = Literal["ddpm", "ddim", "dpmsolver++", "unipc"]
+SolverName = Literal["ddpm", "ddim", "dpmsolver++", "unipc", "consistency"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -64,8 +64,11 @@ class TokenConfig:
         orthogonality_weight: lambda of eq. (5) (choice 0.1); 0 switches the term off.
         orthogonality_memory: Clips of earlier steps over which, together with the batch's, that term is taken: as the correlation
             of s with mean and spread of d over the frames; 0 (paper): the batch alone.
+        orthogonality_moves_static: With that memory, the term also changes what s tells; off: what d tells alone.
         motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that
             the dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
+        center_dynamic: Subtract from the dynamic tokens their mean over the frames of the sequence, so that nothing that stays
+            the same can be told by it (paper: off).
     """
 
     static_dim: int | None = None
@@ -76,7 +79,9 @@ class TokenConfig:
     dynamic_dropout: float | None = None
     orthogonality_weight: float = 0.1
     orthogonality_memory: int = 0
+    orthogonality_moves_static: bool = False
     motion_augmentation: float = 0.0
+    center_dynamic: bool = False
 
 
 @dataclass
@@ -156,7 +161,7 @@ class SamplingConfig:
     """How a sample is drawn.
 
     Args:
-        solver: `ddpm`, `ddim`, `dpmsolver++` or `unipc`.
+        solver: `ddpm`, `ddim`, `dpmsolver++` or `unipc`; `consistency` for the few-step students of `divid distill`.
         num_inference_steps: Solver steps; every step is one pass of the U-Net (more with guidance).
         static_guidance: Scale of the static token's guidance; 1 is none.
         dynamic_guidance: Scale of the dynamic tokens' guidance; 1 is none.

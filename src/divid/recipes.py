@@ -13,9 +13,10 @@ import yaml
 
 from divid.baselines.options import DBSEConfig, SPYLConfig
 from divid.config import ModelConfig, Recipe, from_dict, to_dict
+from divid.distillation.options import ConsistencyConfig
 from divid.errors import ConfigError, nearest
 
-MODEL_CONFIGS: dict[str, type] = {"dbse": DBSEConfig, "spyl": SPYLConfig}
+MODEL_CONFIGS: dict[str, type] = {"dbse": DBSEConfig, "spyl": SPYLConfig, "consistency": ConsistencyConfig}
 """Methods whose options, the keys under `model`, are not DiViD's `ModelConfig`."""
 
 PLANS_FOLDER = "benchmarks"
@@ -73,6 +74,19 @@ def load_recipe(path_or_name: str | Path, overrides: Mapping[str, Any] | None = 
         known = {f.name for f in fields(_model_config(method))}
         model = {key: value for key, value in values.get("model", {}).items() if key in known}
         values = {**values, "method": method, "model": model}
+    return recipe_from_values(values, overrides)
+
+
+def recipe_from_values(values: dict[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Build a recipe from what YAML holds; every key and value is checked.
+
+    Args:
+        values: Sections of keys and values; changed by the overrides.
+        overrides: As for `load_recipe`.
+
+    Raises:
+        ConfigError: A key is unknown, or a value has the wrong type or range.
+    """
     for key, value in (overrides or {}).items():
         _set(values, key, value)
     return _build(values)

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "encode": ("divid.cli.encode", "write the codes of a video, or of a folder of videos, as Parquet"),
     "prepare": ("divid.cli.prepare", "turn a folder of videos, or a known data set, into a prepared data set"),
     "train": ("divid.cli.train", "train a recipe on prepared data sets"),
+    "distill": ("divid.cli.distill", "teach a few-step student what a trained model's decoder does in many steps"),
     "evaluate": ("divid.cli.evaluate", "measure reconstruction, swap accuracy and leakage on held-out clips, and draw swaps"),
     "judge": ("divid.cli.judge", "train the classifier that judges swaps, on real clips, and say how well it does"),
     "bottleneck": ("divid.cli.bottleneck", "show at which noise level a trained model needs which token"),

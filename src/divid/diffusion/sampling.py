@@ -11,7 +11,7 @@ from torch import Tensor
 
 from divid.config import DiffusionConfig, SamplingConfig, SolverName
 from divid.diffusion.noise import SamplingNoise
-from divid.diffusion.schedule import alphas_cumprod, prediction_to_x_0
+from divid.diffusion.schedule import add_noise, alphas_cumprod, prediction_to_x_0
 from divid.errors import ConfigError
 from divid.types import SamplingCallback
 
@@ -25,6 +25,7 @@ _SCHEDULERS: dict[SolverName, type] = {
     "ddim": DDIMScheduler,
     "dpmsolver++": DPMSolverMultistepScheduler,
     "unipc": UniPCMultistepScheduler,
+    "consistency": DDIMScheduler,
 }
 
 
@@ -89,7 +90,8 @@ def sample_frames(
         Frames (images, C, H, W) in [-1, 1].
 
     Source:
-        Paper eq. (2). The fast solvers are not in the paper.
+        Paper eq. (2). The fast solvers are not in the paper; `consistency` is algorithm 1 of Song et al., "Consistency Models"
+        (2023).
     """
     scheduler = make_scheduler(diffusion, sampling)
     x_t = noise.draw(device) * scheduler.init_noise_sigma
@@ -102,6 +104,8 @@ def sample_frames(
 
 
 def _step(scheduler, prediction: Tensor, t: int, x_t: Tensor, noise: SamplingNoise, sampling: SamplingConfig) -> Tensor:
+    if sampling.solver == "consistency":
+        return _consistency_step(scheduler, prediction, t, x_t, noise)
     if sampling.solver in ("ddpm", "ddim"):
         eta = 1.0 if sampling.solver == "ddpm" else sampling.eta
         return _ancestral_step(scheduler, prediction, t, x_t, noise, eta)
@@ -117,15 +121,26 @@ def _ancestral_step(
     implies, clamped to the range of frames, and sigma = eta times DDPM's (Song et al., 2021, eq. 12 and 16): eta 1 is DDPM,
     0 is DDIM.
     """
-    steps = scheduler.timesteps.tolist()
-    place = steps.index(t) + 1
-    previous = steps[place] if place < len(steps) else -1
-    abar_t = scheduler.alphas_cumprod[t].to(x_t.device)
-    abar_previous = scheduler.alphas_cumprod[previous].to(x_t.device) if previous >= 0 else torch.ones_like(abar_t)
+    abar_t, abar_previous = _levels(scheduler, t, x_t.device)
     x_0 = prediction_to_x_0(prediction, x_t, abar_t, scheduler.config.prediction_type).clamp(-1, 1)
     epsilon = (x_t - abar_t.sqrt() * x_0) / (1 - abar_t).sqrt()
     variance = eta**2 * (1 - abar_previous) / (1 - abar_t) * (1 - abar_t / abar_previous)
     mean = abar_previous.sqrt() * x_0 + (1 - abar_previous - variance).clamp(min=0).sqrt() * epsilon
-    if eta == 0 or previous < 0:
+    if eta == 0 or abar_previous == 1:
         return mean
     return mean + variance.sqrt() * noise.draw(x_t.device)
+
+
+def _consistency_step(scheduler: DDIMScheduler, prediction: Tensor, t: int, x_t: Tensor, noise: SamplingNoise) -> Tensor:
+    """Jump to the clean frames and, but for the last step, noise them anew to the next level."""
+    abar_t, abar_previous = _levels(scheduler, t, x_t.device)
+    x_0 = prediction_to_x_0(prediction, x_t, abar_t, scheduler.config.prediction_type).clamp(-1, 1)
+    return x_0 if abar_previous == 1 else add_noise(x_0, noise.draw(x_t.device), abar_previous)
+
+
+def _levels(scheduler: DDPMScheduler | DDIMScheduler, t: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Give abar of a step and of the one after it, which is 1 after the last."""
+    steps = scheduler.timesteps.tolist()
+    place = steps.index(t) + 1
+    abar_t = scheduler.alphas_cumprod[t].to(device)
+    return abar_t, scheduler.alphas_cumprod[steps[place]].to(device) if place < len(steps) else torch.ones_like(abar_t)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +46,11 @@ class DividModel(SequenceModel):
         Paper section 3; `docs/method.md` says where each equation is.
     """
 
+    options_class: ClassVar[type[ModelConfig]] = ModelConfig
+
     def __init__(self, options: ModelConfig | dict[str, Any]) -> None:
         super().__init__()
-        config = options if isinstance(options, ModelConfig) else from_dict(ModelConfig, options)
+        config = options if isinstance(options, ModelConfig) else from_dict(self.options_class, options)
         self.options = config.resolve()
         self.register_to_config(options=to_dict(self.options))
         tokens, diffusion = self.options.tokens, self.options.diffusion
@@ -149,8 +151,8 @@ class DividModel(SequenceModel):
         distributions = self._training_tokens(video, randomness)
         codes = distributions.codes
         picked = self._pick_frames(video, randomness, num_denoised_frames)
-        x_0 = _take_frames(video, picked)
-        dynamic = _take_frames(codes.dynamic, picked)
+        x_0 = take_frames(video, picked)
+        dynamic = take_frames(codes.dynamic, picked)
         batch, count = picked.shape
         diffusion = self.options.diffusion
         assert diffusion.shared_training is not None and diffusion.prediction_type
@@ -211,7 +213,7 @@ class DividModel(SequenceModel):
         elif choice is None:
             unchanged = video[:, :1]
         else:
-            unchanged = _take_frames(video, choice[:, None])
+            unchanged = take_frames(video, choice[:, None])
         num_frames = video.shape[1]
         features = self.frame_features(torch.cat([augment_appearance(video, randomness, strength), unchanged], dim=1))
         motion, static = features[:, :num_frames], features[:, num_frames:].mean(1)
@@ -223,7 +225,8 @@ class DividModel(SequenceModel):
             return orthogonality_loss(static, dynamic)
         static, summary = from_all_processes(static), from_all_processes(summarise_dynamic(dynamic))
         self._to_remember = static.detach(), summary.detach()
-        return decorrelation_loss(static, summary, *self.token_memory.on(static.device))
+        memory, moves_static = self.token_memory.on(static.device), self.options.tokens.orthogonality_moves_static
+        return decorrelation_loss(static, summary, *memory, moves_static=moves_static)
 
     def _static_choice(self, video: Video, randomness: Randomness) -> Tensor | None:
         if self.options.tokens.static_source != "random":
@@ -259,8 +262,8 @@ class DividModel(SequenceModel):
             ("static", tokens.codes.static[:, None], tokens.static_logvar[:, None], config.kappa_static, config.static_share),
             (
                 "dynamic",
-                _take_frames(tokens.codes.dynamic, picked),
-                _take_frames(tokens.dynamic_logvar, picked),
+                take_frames(tokens.codes.dynamic, picked),
+                take_frames(tokens.dynamic_logvar, picked),
                 config.kappa_dynamic,
                 1.0,
             ),
@@ -287,6 +290,12 @@ class DividModel(SequenceModel):
         return nothing + w_s * (only_static - nothing) + w_d * (full - only_static)
 
 
-def _take_frames(values: Tensor, picked: Tensor) -> Tensor:
+def take_frames(values: Tensor, picked: Tensor) -> Tensor:
+    """Take some frames of each clip.
+
+    Args:
+        values: Anything of shape (clips, frames, ...).
+        picked: Places of the frames, (clips, count).
+    """
     clips = torch.arange(len(values), device=values.device)[:, None]
     return values[clips, picked]

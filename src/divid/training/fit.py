@@ -22,8 +22,10 @@ from torch import nn
 from divid.config import Recipe, tell
 from divid.data.clips import ClipDataset
 from divid.data.module import ClipDataModule, max_frame_spacing
+from divid.distillation.consistency import ConsistencyModel
+from divid.distillation.options import ConsistencyConfig
 from divid.errors import ConfigError, DatasetError, TrainingStopped, nearest
-from divid.export import save_model
+from divid.export import load_model, resolve_model, save_model
 from divid.methods import METHODS
 from divid.randomness import derive_seed
 from divid.training.callbacks import AveragedWeights, MetricsLog, ProgressReport, Stopper
@@ -184,7 +186,16 @@ def _prepare(recipe: Recipe, paths: Sequence[Path], device: str, devices: int) -
     except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"the recipe's model cannot be built ({reason}): change the keys under 'model'") from error
+    if isinstance(model, ConsistencyModel):
+        _find_teacher(model)
     return _Job(recipe, data, held_out, model.train(), chosen, world_size)
+
+
+def _find_teacher(model: ConsistencyModel) -> None:
+    assert isinstance(model.options, ConsistencyConfig)
+    if not model.options.teacher:
+        raise ConfigError("model.teacher is missing: name the model that a few-step student learns from, or use divid distill")
+    model.learn_from(load_model(resolve_model(model.options.teacher))[0])  # type: ignore[arg-type]  # checked there
 
 
 def choose_device(device: str) -> str:

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from divid.cli.main import main
-from divid.distillation.recipe import student_recipe
 from divid.export import load_model
 from divid.recipes import load_recipe
+from divid.training.students import student_recipe
 from made_data import make_set, write_depth
 
 FEW = ["training.num_steps=4", "training.batch_size=2", "training.validate_every_steps=0", "training.num_validation_clips=2"]

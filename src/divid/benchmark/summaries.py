@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from divid.evaluation.intervals import NORMAL_95, ClipBootstrap
+from divid.evaluation.intervals import paired_interval
 
 
 @dataclass(frozen=True)
@@ -108,23 +108,14 @@ def difference(one: Measured, other: Measured) -> Measured:
 def paired_difference(
     one: Bool[np.ndarray, " pairs"], other: Bool[np.ndarray, " pairs"], clips: Int[np.ndarray, "pairs 2"]
 ) -> Measured:
-    """Give the difference of two shares of right answers on the same pairs.
-
-    The interval has the wider end on either side of two: a bootstrap over clips, which knows that pairs share them, and that of
-    Agresti and Min (2005), which takes the pairs as independent but has a width where no answer differs.
+    """Give the difference of two shares of right answers on the same pairs, with the interval of `paired_interval`.
 
     Args:
         one: The answers of the first.
         other: Of what is taken from it.
         clips: Numbers of the clips of every pair.
     """
-    change = one.astype(np.float64) - other.astype(np.float64)
-    more = len(change) + 2
-    centre = float(change.sum()) / more
-    half = NORMAL_95 * math.sqrt(float(np.abs(change).sum()) + 1 - more * centre**2) / more
-    ends = [(centre - half, centre + half), ClipBootstrap(clips).mean_interval(change)]
-    lows, highs = zip(*(interval for interval in ends if not math.isnan(interval[0])), strict=True)
-    return Measured(float(change.mean()), max(-1.0, min(lows)), min(1.0, max(highs)))
+    return Measured(*paired_interval(one, other, clips))
 
 
 def over_seeds(results: Sequence[Measured], bounds: tuple[float, float] = (-math.inf, math.inf)) -> Summary:

@@ -45,8 +45,8 @@ def run(args: Namespace) -> None:
     if not args.dry_run and args.out is None:
         raise ConfigError("--out is missing: name a folder for the run, or add --dry-run")
     common.quiet_libraries()
-    from divid.distillation.recipe import student_recipe
     from divid.training.fit import plan, train
+    from divid.training.students import student_recipe
 
     overrides = dict(parse_override(text) for text in chain.from_iterable(args.set or []))
     recipe = replace(student_recipe(args.model, overrides), seed=args.seed)

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("divid.cli.evaluate", "measure reconstruction, swap accuracy and leakage on held-out clips, and draw swaps"),
     "judge": ("divid.cli.judge", "train the classifier that judges swaps, on real clips, and say how well it does"),
     "bottleneck": ("divid.cli.bottleneck", "show at which noise level a trained model needs which token"),
+    "solvers": ("divid.cli.solvers", "show how few solver steps are enough: time and quality, beside a slow reference"),
     "benchmark": ("divid.cli.benchmark", "train and judge data sets x methods x seeds, as a plan says, and write one table"),
     "ablate": ("divid.cli.ablate", "switch off each inductive bias of a recipe by itself, and say what it is worth"),
     "info": ("divid.cli.info", "show versions, device and models; or what a video, data set, run or model holds"),

@@ -1,0 +1,325 @@
+"""How few steps are enough: time and quality of solver settings, each beside the first, on the same pairs and seeds."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from divid.arrays import peak_signal_to_noise
+from divid.config import SamplingConfig, SolverName
+from divid.data.clips import ClipDataset
+from divid.data.module import middle_video
+from divid.data.schema import KINDS
+from divid.errors import ConfigError, nearest
+from divid.evaluation.codes import BATCH_CLIPS, Told, check_clips, device_of, encode_clips, video_shape
+from divid.evaluation.intervals import ClipBootstrap, Rate, paired_interval
+from divid.evaluation.judge import Judge, all_right, class_numbers
+from divid.evaluation.pairs import PairList
+from divid.evaluation.realism import FeatureFit, FeatureNetwork
+from divid.outputs import atomic_path
+from divid.types import Codes, Disentangler, Video
+
+ANSWERS = (*KINDS, "joint")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model with a solver and its number of steps.
+
+    Args:
+        model: Name of the model, as given to `measure_solvers`.
+        sampling: Solver and steps.
+    """
+
+    model: str
+    sampling: SamplingConfig
+
+    @property
+    def name(self) -> str:
+        """MODEL, solver, steps."""
+        return f"{self.model} {self.sampling.solver} {self.sampling.num_inference_steps}"
+
+
+@dataclass(frozen=True)
+class SolverRow:
+    """What one setting gives.
+
+    Args:
+        setting: The setting.
+        seconds: Median time to decode a clip, in a batch of `BATCH_CLIPS` or all there are.
+        speedup: Times as fast as the first setting.
+        psnr: Mean PSNR of reconstructions in dB.
+        accuracies: Judged swaps that are right in static factors, dynamic ones, and both; empty without a judge.
+        change: Joint accuracy less the first setting's, with both ends of its 95 % interval, pair by pair; None without a judge.
+        frechet: Distance of swapped clips to held-out ones, by frames and by clips; None without a feature network.
+    """
+
+    setting: Setting
+    seconds: float
+    speedup: float
+    psnr: float
+    accuracies: Mapping[str, Rate] = field(default_factory=dict)
+    change: tuple[float, float, float] | None = None
+    frechet: tuple[float, float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON has it."""
+        return {
+            "model": self.setting.model,
+            "solver": self.setting.sampling.solver,
+            "steps": self.setting.sampling.num_inference_steps,
+            "seconds_per_clip": self.seconds,
+            "speedup": self.speedup,
+            "psnr_db": self.psnr,
+            "accuracies": {name: rate.to_dict() for name, rate in self.accuracies.items()},
+            "joint_change": None if self.change is None else list(self.change),
+            "frechet": None if self.frechet is None else dict(zip(("frames", "clips"), self.frechet, strict=True)),
+        }
+
+
+def parse_settings(texts: Sequence[str], model: str, default: SamplingConfig) -> list[Setting]:
+    """Read `SOLVER:STEPS,STEPS,...`.
+
+    Args:
+        texts: One or more solvers, each with its steps.
+        model: Name of the model that they are for.
+        default: Everything else of the sampling.
+
+    Raises:
+        ConfigError: A solver is unknown, or a number of steps is none.
+    """
+    settings = []
+    for text in texts:
+        solver, colon, steps = text.partition(":")
+        if solver not in get_args(SolverName):
+            raise ConfigError(f"{text!r}: there is no solver {solver!r}{nearest(solver, get_args(SolverName))}")
+        if not colon or not all(number.strip().isdecimal() for number in steps.split(",")):
+            raise ConfigError(f"{text!r} is no setting: write SOLVER:STEPS, as in dpmsolver++:1,2,4")
+        for number in steps.split(","):
+            sampling = replace(default, solver=solver, num_inference_steps=int(number))  # type: ignore[arg-type]  # checked
+            settings.append(Setting(model, sampling.validate()))
+    return settings
+
+
+def measure_solvers(
+    models: Mapping[str, Disentangler],
+    settings: Sequence[Setting],
+    clips: ClipDataset,
+    pairs: PairList,
+    *,
+    num_frames: int,
+    num_clips: int = 32,
+    judge: Judge | None = None,
+    network: FeatureNetwork | None = None,
+    seed: int = 0,
+    told: Told | None = None,
+) -> list[SolverRow]:
+    """Swap the same pairs with the same seeds by every setting.
+
+    Args:
+        models: By name, on their device, in evaluation mode.
+        settings: What is compared; the first is the reference.
+        clips: Held-out clips, at the models' size.
+        pairs: Drawn from them.
+        num_frames: F.
+        num_clips: Clips that are reconstructed, the first ones of the pairs.
+        judge: For clips of this data, size and number of frames; None: no accuracies.
+        network: For Frechet distances; None: none.
+        seed: Pair i, and clip i where it is reconstructed, is sampled with seed + i.
+        told: Hears of the progress.
+
+    Raises:
+        ConfigError: There is no setting, or one is of no model.
+        DatasetError: The pairs name clips that are not there, or that lack a label.
+        ModelError: The judge does not fit the clips, or a model gives values that are not numbers.
+    """
+    if not settings:
+        raise ConfigError("there is no solver to measure: name one, as in dpmsolver++:1,2,4")
+    used, places = np.unique(pairs.numbers(clips), return_inverse=True)
+    job = _Job(clips, used.tolist(), places.reshape(-1, 2), num_frames, num_clips, judge, network, seed, told)
+    rows: list[SolverRow] = []
+    first: Bool[np.ndarray, " pairs"] | None = None
+    codes: dict[str, Codes] = {}
+    for number, setting in enumerate(settings, start=1):
+        model = models[setting.model]
+        if setting.model not in codes:
+            codes[setting.model] = encode_clips(model, clips, job.used, num_frames=num_frames)
+        row, right = job.measure(model, codes[setting.model], setting, rows[0].seconds if rows else None, first)
+        rows.append(row)
+        first = right if first is None else first
+        if told:
+            told("solver settings", number, len(settings))
+    return rows
+
+
+@dataclass
+class _Job:
+    """The same clips, pairs and seeds for every setting."""
+
+    clips: ClipDataset
+    used: list[int]
+    places: np.ndarray
+    num_frames: int
+    num_clips: int
+    judge: Judge | None
+    network: FeatureNetwork | None
+    seed: int
+    told: Told | None
+
+    def measure(
+        self,
+        model: Disentangler,
+        codes: Codes,
+        setting: Setting,
+        reference_seconds: float | None,
+        reference_right: Bool[np.ndarray, " pairs"] | None,
+    ) -> tuple[SolverRow, Bool[np.ndarray, " pairs"] | None]:
+        few = min(self.num_clips, len(self.used))
+        own = Codes(codes.static[:few], codes.dynamic[:few])
+        again = torch.cat([video.cpu() for video, _ in self._decode(model, own, setting, "reconstruction")])
+        real = middle_video(self.clips, self.used[:few], self.num_frames)
+        psnr = float(peak_signal_to_noise(again, real).mean())
+        swapped = Codes(codes.static[self.places[:, 0]], codes.dynamic[self.places[:, 1]])
+        fit = None if self.network is None else FeatureFit(self.network)
+        answers, times = [], []
+        for video, seconds in self._decode(model, swapped, setting, setting.name):
+            times.append(seconds / len(video))
+            if self.judge is not None:
+                answers.append(self.judge.answers(video))
+            if fit is not None:
+                fit.add(video)
+        time_a_clip = statistics.median(times)
+        right = self._right(answers)
+        accuracies, change = {}, None
+        if right is not None:
+            bootstrap = ClipBootstrap(self.places, seed=self.seed)
+            accuracies = {name: bootstrap.rate(right[name]) for name in ANSWERS}
+            change = paired_interval(right["joint"], right["joint"] if reference_right is None else reference_right, self.places)
+        distance = None
+        if fit is not None:
+            realism = fit.distance_to(self._real(device_of(model)))
+            distance = (realism.frame, realism.clip)
+        speedup = 1.0 if reference_seconds is None else reference_seconds / time_a_clip
+        row = SolverRow(setting, time_a_clip, speedup, psnr, accuracies, change, distance)
+        return row, None if right is None else right["joint"]
+
+    def _decode(self, model: Disentangler, codes: Codes, setting: Setting, what: str):
+        shape = video_shape(self.clips, self.num_frames)
+        for start in range(0, len(codes.static), BATCH_CLIPS):
+            part = Codes(codes.static[start : start + BATCH_CLIPS], codes.dynamic[start : start + BATCH_CLIPS])
+            part = part.to(device_of(model))
+            seeds = [self.seed + start + number for number in range(len(part.static))]
+            _wait(part.static)
+            begun = time.perf_counter()
+            with torch.no_grad():
+                video = model.decode(part, seeds=seeds, sampling=setting.sampling)
+            _wait(video)
+            seconds = time.perf_counter() - begun
+            check_clips(video, (len(seeds), *shape), setting.name, what, start)
+            yield video, seconds
+            if self.told:
+                self.told(what, start + len(video), len(codes.static))
+
+    def _right(self, answers: list[dict[str, np.ndarray]]) -> dict[str, Bool[np.ndarray, " pairs"]] | None:
+        if self.judge is None:
+            return None
+        truth = class_numbers(self.clips, self.judge.config.classes, self.used)
+        given = {name: np.concatenate([part[name] for part in answers]) for name in answers[0]}
+        right = {}
+        for side, kind in enumerate(KINDS):
+            names = list(self.judge.config.factors[kind])
+            wanted = {name: truth[name][self.places[:, side]] for name in names}
+            right[kind] = all_right(given, wanted, names)
+        return {**right, "joint": right[KINDS[0]] & right[KINDS[1]]}
+
+    def _real(self, device: torch.device) -> FeatureFit:
+        assert self.network is not None
+        fit = FeatureFit(self.network)
+        for start in range(0, len(self.clips), BATCH_CLIPS):
+            indices = list(range(start, min(start + BATCH_CLIPS, len(self.clips))))
+            fit.add(middle_video(self.clips, indices, self.num_frames).to(device))
+        return fit
+
+
+def _wait(tensor: Tensor | Video) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+
+
+def solver_table(rows: Sequence[SolverRow]) -> tuple[list[str], list[list[str]]]:
+    """Give header and cells of a table; columns that nothing was measured for are left out.
+
+    Args:
+        rows: From `measure_solvers`.
+    """
+    header = ["model", "solver", "steps", "s a clip", "speed-up", "PSNR in dB"]
+    if rows[0].accuracies:
+        header += ["static %", "dynamic %", "joint %", "joint, less the first's"]
+    if rows[0].frechet is not None:
+        header += ["Frechet, frames", "Frechet, clips"]
+    cells = []
+    for row in rows:
+        sampling = row.setting.sampling
+        line = [row.setting.model, sampling.solver, str(sampling.num_inference_steps)]
+        line += [f"{row.seconds:.3f}", f"{row.speedup:.1f} x", f"{row.psnr:.2f}"]
+        if row.accuracies:
+            line += [f"{100 * row.accuracies[name].rate:.1f}" for name in ANSWERS]
+            assert row.change is not None
+            value, low, high = (100 * number for number in row.change)
+            line.append("" if row is rows[0] else f"{value:+.1f} ({low:+.1f} to {high:+.1f})")
+        if row.frechet is not None:
+            line += [f"{value:.4g}" for value in row.frechet]
+        cells.append(line)
+    return header, cells
+
+
+def plot_solvers(rows: Sequence[SolverRow], path: Path, title: str = "") -> None:
+    """Draw quality against steps, a line for each model and solver, as a PNG.
+
+    Args:
+        rows: From `measure_solvers`.
+        path: The picture.
+        title: Heading.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn: list[tuple[str, list[float]]] = [("PSNR of reconstructions, dB", [row.psnr for row in rows])]
+    if rows[0].accuracies:
+        drawn.append(("joint accuracy of swaps, %", [100 * row.accuracies["joint"].rate for row in rows]))
+    if rows[0].frechet is not None:
+        drawn.append(("Frechet distance of swapped clips", [row.frechet[1] for row in rows if row.frechet is not None]))
+    figure = Figure(figsize=(4.5 * len(drawn), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    lines = dict.fromkeys((row.setting.model, row.setting.sampling.solver) for row in rows)
+    for axes, (label, values) in zip(np.atleast_1d(figure.subplots(1, len(drawn))), drawn, strict=True):
+        for line in lines:
+            points = sorted(
+                (row.setting.sampling.num_inference_steps, value)
+                for row, value in zip(rows, values, strict=True)
+                if (row.setting.model, row.setting.sampling.solver) == line
+            )
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1, label=" ".join(line))
+        axes.set_xscale("log")
+        ticks = sorted({row.setting.sampling.num_inference_steps for row in rows})
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.set(xlabel="steps", ylabel=label)
+        axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    if title:
+        figure.suptitle(title)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

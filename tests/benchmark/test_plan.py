@@ -50,6 +50,13 @@ def test_a_cell_that_takes_anothers_model_differs_in_sampling_only():
     assert own.recipe.training == full.recipe.training
 
 
+def test_a_data_set_may_have_a_judge_of_its_own():
+    data = {"one": {"path": "a", "recipe": "puppets-cpu"}, "two": {"path": "b", "recipe": "puppets-cpu", "judge": {"seed": 5}}}
+    plan = plan_from_dict(values(data=data, judge={"num_steps": 70}))
+    assert [(plan.judge_of(name).num_steps, plan.judge_of(name).seed) for name in data] == [(70, 0), (70, 5)]
+    assert {cell_settings(cell, plan)["judge.seed"] for cell in cells_of(plan) if cell.data == "two"} == {5}
+
+
 def test_a_plan_reads_back_as_it_was_written(tmp_path):
     plan = plan_from_dict(values(set={"training.learning_rate": 1e-3}, methods={"divid": {}, "b": {"model_of": "divid"}}))
     (tmp_path / "plan.yaml").write_text(dump_plan(plan))
@@ -79,6 +86,11 @@ def test_a_plan_reads_back_as_it_was_written(tmp_path):
         ({"methods": {"divid": {}, "b": {"model_of": "divid", "set": {"training.num_steps": 1}}}}, "sets 'training.num_steps'"),
         ({"methods": {"divid": {}, "b": {"model_of": "divid", "method": "dbse"}}}, "sets 'method'"),
         ({"judge": {"architecture": "lstm"}}, "architecture is 'lstm'"),
+        (
+            {"data": {"one": {"path": "a", "recipe": "puppets", "judge": {"num_step": 3}}}},
+            "unknown key 'data.one.judge.num_step'",
+        ),
+        ({"data": {"one": {"path": "a", "recipe": "puppets", "judge": {"num_steps": 0}}}}, "num_steps of the judge is 0"),
         ({"evaluation": {"swap_pairs": 0}}, "evaluation.swap_pairs is 0, must be 1 or more"),
     ],
 )

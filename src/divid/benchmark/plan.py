@@ -34,11 +34,13 @@ class DataEntry:
         path: Folder made by `divid prepare`; its test clips are what is judged.
         recipe: Name or file of the recipe that all methods are trained by, each with the keys that it has.
         set: Other values by dotted key, for every method on this data set.
+        judge: Fields of `JudgeOptions` that its judge has other values of.
     """
 
     path: str = ""
     recipe: str = ""
     set: dict = field(default_factory=dict)
+    judge: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -126,7 +128,7 @@ class Plan:
         set: Values by dotted key for every cell; keys that all methods have.
         data: Data sets by name.
         methods: Methods by name, in the order of the table.
-        judge: The judge of each data set.
+        judge: The judge of each data set, but for what a data set says of its own.
         evaluation: What is measured.
     """
 
@@ -136,6 +138,18 @@ class Plan:
     methods: dict = field(default_factory=dict)
     judge: JudgeOptions = field(default_factory=JudgeOptions)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+
+    def judge_of(self, data: str) -> JudgeOptions:
+        """Give how the judge of a data set is trained.
+
+        Args:
+            data: Its name in the plan.
+
+        Raises:
+            ConfigError: The data set's own options have an unknown key or a wrong value.
+        """
+        values = {**asdict(self.judge), **self.data[data].judge}
+        return checked_options(JudgeOptions, values, f"data.{data}.judge")
 
 
 @dataclass(frozen=True)
@@ -257,7 +271,8 @@ def _check(plan: Plan) -> None:
     for key, least in (("swap_pairs", 1), ("figure_pairs", 1), ("realism_pairs", 2)):
         if getattr(plan.evaluation, key) < least:
             raise ConfigError(f"evaluation.{key} is {getattr(plan.evaluation, key)}, must be {least} or more")
-    plan.judge.training(num_frames=2)
+    for judge in (plan.judge, *(plan.judge_of(name) for name in plan.data)):
+        judge.training(num_frames=2)
 
 
 def _check_method(name: str, entry: MethodEntry, methods: dict[str, MethodEntry]) -> None:
@@ -319,13 +334,15 @@ def cell_settings(spec: CellSpec, plan: Plan) -> dict[str, Any]:
         plan: Gives the evaluation.
     """
     evaluation = {f"evaluation.{f.name}": getattr(plan.evaluation, f.name) for f in fields(EvaluationOptions)}
-    return {**dict(sorted(flatten(spec.recipe).items())), **evaluation, "model_of": spec.model_of, **judge_settings(plan)}
+    judge = judge_settings(plan, spec.data)
+    return {**dict(sorted(flatten(spec.recipe).items())), **evaluation, "model_of": spec.model_of, **judge}
 
 
-def judge_settings(plan: Plan) -> dict[str, Any]:
+def judge_settings(plan: Plan, data: str) -> dict[str, Any]:
     """Give by dotted key all that a data set's judge depends on, besides the clips.
 
     Args:
         plan: Gives it.
+        data: Name of the data set.
     """
-    return {f"judge.{key}": value for key, value in asdict(plan.judge).items()}
+    return {f"judge.{key}": value for key, value in asdict(plan.judge_of(data)).items()}

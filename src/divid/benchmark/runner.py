@@ -94,7 +94,7 @@ def check_plan(plan: Plan, cells: Sequence[CellSpec], folder: BenchmarkFolder) -
     for name, data_print in prints.items():
         data = folder.data(name)
         if data.has_judge:
-            settle(data.settings, _data_settings(plan, data_print), f"the judge of {name}")
+            settle(data.settings, _data_settings(plan, name, data_print), f"the judge of {name}")
     for spec in cells:
         cell = folder.cell(spec.name)
         if cell.settings.is_file() and cell.has_work:
@@ -296,9 +296,9 @@ class _Worker:
                 if data.has_judge:
                     break
                 logger.info("judge of %s: training", spec.data)
-                settings = _data_settings(self.plan, fingerprint(Path(self.plan.data[spec.data].path)))
+                settings = _data_settings(self.plan, spec.data, fingerprint(Path(self.plan.data[spec.data].path)))
                 write_json(data.settings, settings)
-                options = self.plan.judge.training(clip_shape(spec.recipe)[0])
+                options = self.plan.judge_of(spec.data).training(clip_shape(spec.recipe)[0])
                 with self.bars() as told:
                     judge = train_judge(clips.train, clips.test, options, device=self.device, told=told)
                 self._save_judge(spec.data, judge, data)
@@ -363,9 +363,9 @@ def describe_machine() -> str:
     return f"{this_host().partition('/')[0]}: {processor}, {cores} cores{gpu}"
 
 
-def _data_settings(plan: Plan, data_print: str) -> dict[str, Any]:
+def _data_settings(plan: Plan, data: str, data_print: str) -> dict[str, Any]:
     pairs = {name: getattr(plan.evaluation, name) for name in ("swap_pairs", "pairs_seed")}
-    return {**judge_settings(plan), **pairs, "clips": data_print}
+    return {**judge_settings(plan, data), **pairs, "clips": data_print}
 
 
 def _in_folder(path: Path) -> Path:

@@ -16,6 +16,7 @@ from divid.benchmark.pages import Heading, Paragraph, Picture, Table, to_html, t
 from divid.benchmark.plan import cells_of, load_plan
 from divid.benchmark.report import MARK, list_cells, write_report
 from divid.benchmark.scoring import FIGURE_PARTS, load_figure, save_figure
+from divid.evaluation.leakage import DIRECTIONS
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_numbers_equal_the_cells(finished, report):
             assert measures[part]["spread"] == pytest.approx(np.std(rates, ddof=1))
             assert 0 <= measures[part]["low"] <= measures[part]["mean"] <= measures[part]["high"] <= 1
         assert measures["leakage"]["values"] == pytest.approx([result["leakage"]["leakage"] for result in results])
-        for direction in ("S->D", "D->S", "S->S", "D->D"):
+        for direction in DIRECTIONS:
             read = [result["leakage"]["directions"][direction]["accuracy"] for result in results]
             assert measures[direction]["values"] == pytest.approx(read)
         assert measures["psnr_db"]["values"] == [result["psnr_db"]["model"]["mean"] for result in results]

@@ -15,6 +15,7 @@ from divid.benchmark.report import MARK
 from divid.benchmark.runner import check_plan
 from divid.errors import ConfigError, MissingExtraError, ModelError
 from divid.evaluation.judge import Judge
+from divid.evaluation.leakage import DIRECTIONS
 from divid.evaluation.pairs import PairList
 from divid.json_files import write_json
 from labelled_clips import prepare_clips
@@ -42,7 +43,7 @@ def test_every_cell_has_its_numbers_and_how_they_were_made(finished):
         assert result["training"]["seconds"] > 0
         assert result["sampling"]["seconds_per_clip"] > 0
         assert {"static", "dynamic", "joint"} <= result["swaps"]["rows"]["swap"].keys()
-        assert set(result["leakage"]["directions"]) == {"S->D", "D->S", "S->S", "D->D"}
+        assert set(result["leakage"]["directions"]) == set(DIRECTIONS)
         assert {"command", "git_commit", "machine", "versions", "began", "ended"} <= result["made"].keys()
         assert json.loads((folder.cell(spec.name).path / "swaps.json").read_text()) == result["swaps"]
         assert not folder.cell(spec.name).lock.exists()

@@ -9,6 +9,7 @@ from PIL import Image
 
 from divid.cli.main import main
 from divid.evaluation import prior
+from divid.evaluation.leakage import DIRECTIONS
 from divid.evaluation.pairs import PairList
 from divid.models.divid import DividModel
 from labelled_clips import prepare_clips
@@ -88,7 +89,7 @@ def test_a_judge_and_the_probes_add_their_numbers(model_folder, prepared, judge_
     assert json.loads((tmp_path / "out" / "consistency.json").read_text())["joint"]["num"] == 5
     overlap = json.loads((tmp_path / "out" / "overlap.json").read_text())
     assert {"swap", "swap, reversed", "copy A"} <= swaps["rows"].keys()
-    assert set(leakage["directions"]) == {"S->D", "D->S", "S->S", "D->D"}
+    assert set(leakage["directions"]) == set(DIRECTIONS)
     assert len(json.loads((tmp_path / "out" / "pairs.json").read_text())["pairs"]) == 4
     assert not swaps["judge"]["is_trusted"]
     printed = capsys.readouterr().out

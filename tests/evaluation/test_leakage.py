@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,7 +32,10 @@ from pixel_method import PixelMethod
 
 SUBJECTS, ACTIONS, NUM_TRIALS = 4, 5, 3
 FACTORS = {"static": ("subject",), "dynamic": ("action",)}
-CHANCE = {"S->D": 1 / ACTIONS, "D->D": 1 / ACTIONS, "D->S": 1 / SUBJECTS, "S->S": 1 / SUBJECTS}
+CHANCE = {
+    "S->D": 1 / ACTIONS, "D->D": 1 / ACTIONS, "Dseq->D": 1 / ACTIONS,
+    "D->S": 1 / SUBJECTS, "S->S": 1 / SUBJECTS, "Dseq->S": 1 / SUBJECTS,
+}  # fmt: skip
 
 
 def centroid_probe(codes, classes, held_out, seed):
@@ -75,11 +79,11 @@ def nothing(subject, action):
 @pytest.mark.parametrize(
     ("static", "dynamic", "read"),
     [
-        (only_subject, only_action, {"S->S", "D->D"}),
-        (only_action, only_subject, {"S->D", "D->S"}),
-        (both, both, {"S->D", "D->S", "S->S", "D->D"}),
+        (only_subject, only_action, {"S->S", "D->D", "Dseq->D"}),
+        (only_action, only_subject, {"S->D", "D->S", "Dseq->S"}),
+        (both, both, {"S->D", "D->S", "S->S", "D->D", "Dseq->S", "Dseq->D"}),
         (nothing, nothing, set()),
-        (only_subject, both, {"S->S", "D->S", "D->D"}),
+        (only_subject, both, {"S->S", "D->S", "D->D", "Dseq->S", "Dseq->D"}),
     ],
 )
 def test_codes_that_hold_exactly_a_label_give_exactly_it_and_otherwise_chance(static, dynamic, read, probe):
@@ -148,6 +152,9 @@ def test_several_factors_are_averaged_each_on_its_own_scale():
             ProbeScore("S->S", "hair", correct=90, total=100, chance=0.5),
             ProbeScore("S->S", "shirt", correct=80, total=100, chance=0.2),
             ProbeScore("D->D", "action", correct=100, total=100, chance=0.25),
+            ProbeScore("Dseq->S", "hair", correct=100, total=100, chance=0.5),
+            ProbeScore("Dseq->S", "shirt", correct=60, total=100, chance=0.2),
+            ProbeScore("Dseq->D", "action", correct=100, total=100, chance=0.25),
         ),
         num_held_in=300,
     )
@@ -160,16 +167,32 @@ def test_several_factors_are_averaged_each_on_its_own_scale():
     assert values["directions"]["D->S"]["factors"]["shirt"]["num_clips"] == 100
     assert values["directions"]["D->S"]["factors"]["shirt"]["low"] == wilson_interval(10, 100)[0]
     assert values["leakage"] == result.mean
+    assert values["strict_leakage"] == result.strict == pytest.approx((0.5 + 0.8) / 2)
     text = result.to_text()
     assert "D->S  mean          55.0%  chance 35.0%" in text
     assert "leakage (mean of S->D and D->S) 52.5%, normalised by chance 41.7%" in text
+    assert "strict leakage (Dseq->S in place of D->S where it reads more) 65.0%" in text
+
+
+def test_a_person_in_the_order_of_the_tokens_is_read_by_the_whole_sequence_alone():
+    """Mean and deviation over the frames are the same for every person: what a token shows in which frame is not."""
+    codes, labels = torch.zeros(40, 4, 1), []
+    for clip in range(40):
+        codes[clip, :, 0] = torch.tensor([1.0, 1, -1, -1] if clip % 2 else [1.0, -1, 1, -1])
+        labels.append({"subject": f"s{clip % 2}", "action": f"a{clip // 2 % 2}"})
+    read = LabelledCodes.of(Codes(torch.zeros(40, 2), codes), labels)
+    result = probe_codes(read, read, FACTORS, probe=centroid_probe)
+    assert result.accuracy("D->S") == 0.5
+    assert result.accuracy("Dseq->S") == 1
+    assert result.accuracy("Dseq->D") == 0.5
+    assert (result.mean, result.strict) == (0.5, 0.75)
 
 
 def test_clips_without_label_and_of_unknown_classes_are_left_out():
     held_in, held_out = made_codes(both, both), made_codes(both, both)
     unlabelled = [{**row, "action": None} if index < 7 else row for index, row in enumerate(held_out.labels)]
     strangers = [{**row, "subject": "s9"} if row["subject"] == "s3" else row for row in unlabelled]
-    result = probe_codes(held_in, LabelledCodes(held_out.static, held_out.dynamic, strangers), FACTORS, probe=centroid_probe)
+    result = probe_codes(held_in, replace(held_out, labels=strangers), FACTORS, probe=centroid_probe)
     totals = {score.direction: score.total for score in result.scores}
     num_clips = SUBJECTS * ACTIONS * NUM_TRIALS
     assert totals["S->D"] == num_clips - 7
@@ -180,7 +203,8 @@ def test_clips_without_label_and_of_unknown_classes_are_left_out():
 def test_chance_is_the_most_frequent_class_of_the_held_out_clips():
     held_in, held_out = made_codes(both, both), made_codes(both, both)
     kept = [index for index, row in enumerate(held_out.labels) if row["subject"] == "s0" or index % NUM_TRIALS == 0]
-    few = LabelledCodes(held_out.static[kept], held_out.dynamic[kept], [held_out.labels[index] for index in kept])
+    parts = [read[kept] for read in (held_out.static, held_out.dynamic, held_out.sequence)]
+    few = LabelledCodes(*parts, [held_out.labels[index] for index in kept])
     result = probe_codes(held_in, few, FACTORS, probe=centroid_probe)
     assert result.chance("D->S") == pytest.approx(NUM_TRIALS / (NUM_TRIALS + SUBJECTS - 1))
 

@@ -58,8 +58,6 @@ def decorrelation_loss(
     summary: Float[Tensor, "clips features"],
     remembered_static: Float[Tensor, "earlier static_dim"],
     remembered_summary: Float[Tensor, "earlier features"],
-    *,
-    moves_static: bool = False,
 ) -> Float[Tensor, ""]:
     """Penalise what clips' dynamic tokens tell of their static ones: `orthogonality_loss` with a memory.
 
@@ -68,21 +66,19 @@ def decorrelation_loss(
     small and a leak shows, which among the 8 of a batch it cannot.
 
     Only this batch's d has a gradient, N / B times as large as the value's own, since each of the N clips would have one in its
-    turn. s has one only if asked: over a small memory it would lower the value by varying no more.
+    turn. s has none: it would lower the value by varying no more, or by growing beyond all bounds.
 
     Args:
         static: s of this batch's B clips.
         summary: Mean and standard deviation over the frames of their d_1..F.
         remembered_static: s of earlier clips; there may be none.
         remembered_summary: The same summary of theirs.
-        moves_static: s has a gradient too.
 
     Source:
         The aim of paper eq. (4). Not in the paper.
     """
     with torch.autocast(static.device.type, enabled=False):
-        moved = static if moves_static else static.detach()
-        s = _standardise(torch.cat([moved.float(), remembered_static]))
+        s = _standardise(torch.cat([static.detach().float(), remembered_static]))
         d = _standardise(torch.cat([summary.float(), remembered_summary]))
         value = functional.relu((s.T @ d / len(d)).square().mean() - 1 / max(1, len(s) - 1))
         return value.detach() + len(s) / len(static) * (value - value.detach())

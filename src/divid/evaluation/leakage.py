@@ -3,6 +3,9 @@
 A light classifier is trained on the codes of held-in clips and asked about those of held-out clips; the encoder is frozen. S->D
 reads the dynamic factor (the action) from s, D->S the static one (the person) from d_1..F: these shall fail. S->S and D->D read
 from each token what it is for: without them a small leakage means nothing, since a collapsed encoder leaks nothing either.
+
+The paper's probe sees d_1..F as mean and standard deviation over the frames. Tokens whose mean is 0 by construction look clean to
+it and are not, so Dseq->S and Dseq->D read all tokens in their order, too.
 """
 
 from __future__ import annotations
@@ -30,14 +33,17 @@ from divid.types import Codes, Disentangler
 logger = logging.getLogger("divid")
 
 Kind = Literal["static", "dynamic"]
-Direction = Literal["S->D", "D->S", "S->S", "D->D"]
-DIRECTIONS: dict[Direction, tuple[Kind, Kind]] = {
+Reading = Literal["static", "dynamic", "sequence"]
+Direction = Literal["S->D", "D->S", "S->S", "D->D", "Dseq->S", "Dseq->D"]
+DIRECTIONS: dict[Direction, tuple[Reading, Kind]] = {
     "S->D": ("static", "dynamic"),
     "D->S": ("dynamic", "static"),
     "S->S": ("static", "static"),
     "D->D": ("dynamic", "dynamic"),
+    "Dseq->S": ("sequence", "static"),
+    "Dseq->D": ("sequence", "dynamic"),
 }
-"""Direction -> (which token is read, which kind of factor is asked for)."""
+"""Direction -> (what is read, which kind of factor is asked for)."""
 LEAKS: tuple[Direction, Direction] = ("S->D", "D->S")
 
 HIDDEN_WIDTH = 128
@@ -60,11 +66,13 @@ class LabelledCodes:
     Args:
         static: s.
         dynamic: Mean and standard deviation over the frames of d_1..F.
+        sequence: d_1..F one after the other.
         labels: Classes by factor, one mapping a clip.
     """
 
     static: Float[np.ndarray, "clips static_dim"]
     dynamic: Float[np.ndarray, "clips dynamic_features"]
+    sequence: Float[np.ndarray, "clips sequence_dim"]
     labels: Labels
 
     @classmethod
@@ -75,15 +83,16 @@ class LabelledCodes:
             codes: Of several clips.
             labels: Their classes.
         """
-        return cls(_to_numpy(codes.static), _to_numpy(summarise_dynamic(codes.dynamic)), tuple(labels))
+        summary, sequence = summarise_dynamic(codes.dynamic), codes.dynamic.flatten(1)
+        return cls(_to_numpy(codes.static), _to_numpy(summary), _to_numpy(sequence), tuple(labels))
 
-    def codes(self, kind: Kind) -> Float[np.ndarray, "clips dim"]:
-        """Give one of the two.
+    def codes(self, reading: Reading) -> Float[np.ndarray, "clips dim"]:
+        """Give what a probe reads.
 
         Args:
-            kind: Which one.
+            reading: Which one.
         """
-        return self.static if kind == "static" else self.dynamic
+        return getattr(self, reading)
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,11 @@ class Leakage:
         return sum(self.accuracy(direction) for direction in LEAKS) / len(LEAKS)
 
     @property
+    def strict(self) -> float:
+        """Leakage where the person counts as read from the dynamic tokens by whichever of the two probes reads more."""
+        return (self.accuracy("S->D") + max(self.accuracy("D->S"), self.accuracy("Dseq->S"))) / len(LEAKS)
+
+    @property
     def normalised(self) -> float:
         """Normalised leakage: the same mean of max(0, (accuracy - chance) / (1 - chance)); 0 is none, 1 is all."""
         return sum(self._mean(direction, "normalised") for direction in LEAKS) / len(LEAKS)
@@ -163,6 +177,7 @@ class Leakage:
         return {
             "leakage": self.mean,
             "normalised_leakage": self.normalised,
+            "strict_leakage": self.strict,
             "num_held_in": self.num_held_in,
             "probe": f"one hidden layer of {HIDDEN_WIDTH}, at most {MAX_ITERATIONS} passes, on standardised codes",
             "directions": {
@@ -189,6 +204,7 @@ class Leakage:
             if len(scores) > 1:
                 lines.append(f"{direction}  {'mean':<12} {self.accuracy(direction):6.1%}  chance {self.chance(direction):.1%}")
         lines.append(f"leakage (mean of S->D and D->S) {self.mean:.1%}, normalised by chance {self.normalised:.1%}")
+        lines.append(f"strict leakage (Dseq->S in place of D->S where it reads more) {self.strict:.1%}")
         return "\n".join(lines)
 
     def _of(self, direction: Direction) -> list[ProbeScore]:
@@ -375,7 +391,7 @@ def _shared_classes(held_in: Labels, held_out: Labels, factor: str) -> list[str]
 
 
 def _labelled(
-    codes: LabelledCodes, token: Kind, factor: str, wanted: Sequence[str], numbered_as: Sequence[str] | None = None
+    codes: LabelledCodes, token: Reading, factor: str, wanted: Sequence[str], numbered_as: Sequence[str] | None = None
 ) -> tuple[Float[np.ndarray, "clips dim"], Int[np.ndarray, " clips"]]:
     """Give the codes and class numbers of the clips that have one of the wanted classes."""
     numbers = {label: number for number, label in enumerate(numbered_as or wanted)}

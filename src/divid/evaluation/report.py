@@ -168,6 +168,7 @@ def _leakage_parts(leakage: Leakage) -> list[str]:
         read, chance = f"{100 * score.accuracy:.1f}", f"{100 * score.chance:.1f}"
         rows.append((score.direction, score.factor, read, f"{100 * low:.1f} to {100 * high:.1f}", chance, str(score.total)))
     total = f"Leakage, the mean of S->D and D->S: {leakage.mean:.1%}; normalised by chance: {leakage.normalised:.1%}."
+    total += f" Strict, with Dseq->S in place of D->S where it reads more: {leakage.strict:.1%}."
     return [markdown_table(("read", "factor", "%", "95 % (Wilson)", "chance %", "clips"), rows), total]
 
 

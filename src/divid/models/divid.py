@@ -177,7 +177,10 @@ class DividModel(SequenceModel):
         prediction = self._train_denoiser(x_t.flatten(0, 1), t.flatten(), static.flatten(0, 1), dynamic.flatten(0, 1))
         terms["simple"] = simple_loss(prediction.unflatten(0, (batch, count)), target)
         terms["orthogonality"] = self._orthogonality(codes)
-        total = terms["simple"] + self.options.tokens.orthogonality_weight * terms["orthogonality"]
+        weight = self.options.tokens.orthogonality_weight
+        if self.token_memory is not None:
+            weight = weight * self._separation(randomness)
+        total = terms["simple"] + weight * terms["orthogonality"]
         if "bottleneck" in terms:
             total = total + self.options.bottleneck.beta * terms["bottleneck"]
         return {"total": total, **terms}
@@ -205,7 +208,7 @@ class DividModel(SequenceModel):
     def _training_tokens(self, video: Video, randomness: Randomness) -> TokenDistributions:
         """Encode a training batch; with `motion_augmentation` the dynamic tokens see changed clips, the static one never does."""
         choice = self._static_choice(video, randomness)
-        strength = self.options.tokens.motion_augmentation
+        strength = self.options.tokens.motion_augmentation * self._separation(randomness)
         if not strength:
             return self._tokens(self.frame_features(video), choice)
         if self.options.tokens.static_source == "whole":
@@ -219,14 +222,20 @@ class DividModel(SequenceModel):
         motion, static = features[:, :num_frames], features[:, num_frames:].mean(1)
         return self.sequence_encoder(motion, motion[:, :1], static)
 
+    def _separation(self, randomness: Randomness) -> float:
+        """Give how strongly the two kinds of token are kept apart now: 0 before the share a of the run, 1 from 2 a on."""
+        start, num_steps = self.options.tokens.separation_starts_at, self.options.num_train_steps
+        if not (start and num_steps) or randomness.step < 0:  # negative steps are those of held-out clips
+            return 1.0
+        return min(1.0, max(0.0, randomness.step / (num_steps * start) - 1))
+
     def _orthogonality(self, codes: Codes) -> Tensor:
         static, dynamic = codes.static.float(), codes.dynamic.float()
         if self.token_memory is None or not torch.is_grad_enabled():
             return orthogonality_loss(static, dynamic)
         static, summary = from_all_processes(static), from_all_processes(summarise_dynamic(dynamic))
         self._to_remember = static.detach(), summary.detach()
-        memory, moves_static = self.token_memory.on(static.device), self.options.tokens.orthogonality_moves_static
-        return decorrelation_loss(static, summary, *memory, moves_static=moves_static)
+        return decorrelation_loss(static, summary, *self.token_memory.on(static.device))
 
     def _static_choice(self, video: Video, randomness: Randomness) -> Tensor | None:
         if self.options.tokens.static_source != "random":

@@ -77,7 +77,6 @@ class SequenceEncoder(nn.Module):
         super().__init__()
         assert config.static_hidden and tokens.static_dim and tokens.dynamic_dim
         self.use_residual, self.has_variances = tokens.use_residual, has_variances
-        self.center_dynamic = tokens.center_dynamic
         heads = 2 if has_variances else 1
         self.static_mlp = nn.Sequential(
             nn.Linear(num_features, config.static_hidden),
@@ -114,15 +113,10 @@ class SequenceEncoder(nn.Module):
         attended, _ = self.attention(hidden, hidden, hidden, need_weights=False)
         dynamic = self.dynamic_head(self.norm(hidden + attended))
         if not self.has_variances:
-            return TokenDistributions(Codes(static, self._centred(dynamic)))
+            return TokenDistributions(Codes(static, dynamic))
         static_mean, static_logvar = static.chunk(2, dim=-1)
         dynamic_mean, dynamic_logvar = dynamic.chunk(2, dim=-1)
         limits = (-12.0, 6.0)
         return TokenDistributions(
-            Codes(static_mean, self._centred(dynamic_mean)),
-            torch.clamp(static_logvar, *limits),
-            torch.clamp(dynamic_logvar, *limits),
+            Codes(static_mean, dynamic_mean), torch.clamp(static_logvar, *limits), torch.clamp(dynamic_logvar, *limits)
         )
-
-    def _centred(self, dynamic: DynamicTokens) -> DynamicTokens:
-        return dynamic - dynamic.mean(1, keepdim=True) if self.center_dynamic else dynamic

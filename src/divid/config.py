@@ -246,6 +246,8 @@ class DataConfig:
         min_span: Smallest share of a recording that a training sequence covers; each clip draws between this and 1.
         location: Where the clips are kept: `memory`, `device` (whole, as uint8, on the GPU) or `disk` (memory-mapped).
         num_workers: Loader processes (0: in the training process; enough for data in memory).
+        num_shards: Parts into which the clips are dealt, one part for each of as many equal shares of the batch: as many as
+            nodes, and each node reads and keeps its own part only. The run depends on this number, not on that of the processes.
         augmentation: Strength of the random change of build, place and colours of each training clip, alike for all its frames; 0
             (paper): none.
     """
@@ -255,6 +257,7 @@ class DataConfig:
     min_span: float = 1.0
     location: Literal["memory", "device", "disk"] = "memory"
     num_workers: int = 0
+    num_shards: int = 1
     augmentation: float = 0.0
 
 
@@ -340,6 +343,12 @@ class Recipe:
         _check_range("data.min_frames", self.data.min_frames, 2, self.data.frames_per_sequence)
         _check_range("data.min_span", self.data.min_span, 0.05, 1)
         _check_range("data.num_workers", self.data.num_workers, 0, 1024)
+        _check_range("data.num_shards", self.data.num_shards, 1, self.training.batch_size)
+        if self.training.batch_size % self.data.num_shards:
+            raise ConfigError(
+                f"training.batch_size is {self.training.batch_size}, must be a multiple of the {self.data.num_shards} of "
+                "data.num_shards: change one of them"
+            )
         _check_range("data.augmentation", self.data.augmentation, 0, 3)
         _check_range("training.frames_per_clip", self.training.frames_per_clip, 0, self.data.frames_per_sequence)
         for name, low, high in _TRAINING_RANGES:

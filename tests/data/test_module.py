@@ -71,6 +71,60 @@ def test_two_processes_see_what_one_sees():
         assert np.array_equal(np.concatenate([part.positions(step) for part in parts]), whole.positions(step))
 
 
+SHARDED = replace(OPTIONS, num_shards=2)
+
+
+def test_with_shards_every_node_meets_its_own_clips_and_they_meet_all():
+    nodes = [plan(options=SHARDED, rank=rank, world_size=2) for rank in range(2)]
+    owned = [node.owned().tolist() for node in nodes]
+    assert owned == [[0, 2, 4, 6], [1, 3, 5]]
+    for node, mine in zip(nodes, owned, strict=True):
+        met = [index for step in range(2 * len(mine)) for index in node.indices(step)]
+        epochs = [met[start : start + len(mine)] for start in range(0, len(met), len(mine))]
+        assert len(epochs) == 4
+        assert all(sorted(epoch) == mine for epoch in epochs)
+        assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 4])
+def test_the_number_of_processes_does_not_change_what_shards_give(num_shards):
+    options = replace(OPTIONS, num_shards=num_shards)
+    for step in range(6):
+        whole = plan(options=options)
+        for world_size in (2, 4):
+            parts = [plan(options=options, rank=rank, world_size=world_size) for rank in range(world_size)]
+            assert sum((part.indices(step) for part in parts), ()) == whole.indices(step)
+            assert all(set(part.indices(step)) <= set(part.owned().tolist()) for part in parts)
+    assert whole.owned().tolist() == list(range(7))
+
+
+def test_a_node_keeps_its_part_only():
+    class Counting(Clips):
+        read = ()
+
+        def frames(self, index, positions=None):
+            self.read += (index,)
+            return super().frames(index, positions)
+
+    clips = Counting()
+    made = ClipDataModule(clips, 5, 4, SHARDED)
+    made.load("cpu", rank=1, world_size=2)
+    assert set(clips.read) == {1, 3, 5}
+    assert len(made._resident.frames) == 9 + 11 + 13
+    loader = iter(made.loader(3, rank=1, world_size=2))
+    got = made.to_clip_batch(next(loader))
+    expected = ClipDataModule(Clips(), 5, 4, SHARDED)
+    expected.load("cpu")
+    whole = expected.to_clip_batch(next(iter(expected.loader(3))))
+    assert torch.equal(got.video, whole.video[2:])
+    assert got.indices == whole.indices[2:]
+
+
+def test_more_shards_than_clips_are_refused():
+    with pytest.raises(ConfigError, match="num_shards is 8, but there are only 7 clips"):
+        plan(batch_size=8, options=replace(OPTIONS, num_shards=8))
+
+
 def test_batch_must_divide_by_the_processes():
     with pytest.raises(ConfigError, match="multiple of the 3 processes"):
         plan(world_size=3)

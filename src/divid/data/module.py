@@ -97,16 +97,20 @@ def middle_video(clips: Clips, indices: list[int], num_frames: int) -> Video:
     return frames_to_video(np.stack(frames))
 
 
-@functools.lru_cache(maxsize=4)
-def _epoch_order(seed: int, epoch: int, num_clips: int) -> np.ndarray:
-    return torch.randperm(num_clips, generator=make_generator(seed, "epoch", epoch)).numpy()
+@functools.lru_cache(maxsize=64)
+def _epoch_order(seed: int, epoch: int, num_clips: int, shard: int, num_shards: int) -> np.ndarray:
+    """Give the numbers of a shard's clips, every `num_shards`-th one, in the order of an epoch."""
+    mine = np.arange(shard, num_clips, num_shards)
+    what = ("epoch", epoch) if num_shards == 1 else ("epoch", epoch, "shard", shard)
+    return mine[torch.randperm(len(mine), generator=make_generator(seed, *what)).numpy()]
 
 
 @dataclass(frozen=True)
 class BatchPlan:
     """Which clips and frames a step trains on.
 
-    Slot i of step k is the (k B + i)-th clip in the sequence of all epochs, each epoch in an order of its own.
+    Slot i of step k is the (k B + i)-th clip in the sequence of all epochs, each epoch in an order of its own. With S shards the
+    slots are cut into S equal parts, each of which has an S-th of the clips, and goes through its epochs by itself.
 
     Args:
         seed: The run's seed.
@@ -117,7 +121,7 @@ class BatchPlan:
         world_size: Number of processes.
 
     Raises:
-        ConfigError: The batch cannot be split evenly over the processes.
+        ConfigError: The batch cannot be split evenly over the processes or shards, or there are fewer clips than shards.
     """
 
     seed: int
@@ -133,6 +137,10 @@ class BatchPlan:
                 f"training.batch_size is {self.batch_size}, must be a multiple of the {self.world_size} processes "
                 "it is shared by: change it, or --devices"
             )
+        if len(self.lengths) < self.options.num_shards:
+            raise ConfigError(
+                f"data.num_shards is {self.options.num_shards}, but there are only {len(self.lengths)} clips to deal out"
+            )
 
     def slots(self) -> tuple[int, ...]:
         """Give this process's contiguous share of the places in the global batch."""
@@ -145,8 +153,21 @@ class BatchPlan:
         Args:
             step: The optimiser step.
         """
-        places = (divmod(step * self.batch_size + slot, len(self.lengths)) for slot in self.slots())
-        return tuple(int(_epoch_order(self.seed, epoch, len(self.lengths))[place]) for epoch, place in places)
+        return tuple(self._clip(step, slot) for slot in self.slots())
+
+    def owned(self) -> Int[np.ndarray, " clips"]:
+        """Give the clips that this process will ever ask for, in ascending order."""
+        shards = sorted({self._shard(slot) for slot in self.slots()})
+        return np.sort(np.concatenate([np.arange(shard, len(self.lengths), self.options.num_shards) for shard in shards]))
+
+    def _shard(self, slot: int) -> int:
+        return slot * self.options.num_shards // self.batch_size
+
+    def _clip(self, step: int, slot: int) -> int:
+        num_shards, num_clips, shard = self.options.num_shards, len(self.lengths), self._shard(slot)
+        share = self.batch_size // num_shards
+        epoch, place = divmod(step * share + slot - shard * share, len(range(shard, num_clips, num_shards)))
+        return int(_epoch_order(self.seed, epoch, num_clips, shard, num_shards)[place])
 
     def positions(self, step: int) -> Int[np.ndarray, "batch frames"]:
         """Give the frames of each clip: one at random from each of F equal stretches of a random part of the recording.
@@ -170,24 +191,30 @@ class BatchPlan:
 
 
 class ResidentClips:
-    """All frames of a set in one tensor, in memory or on a device.
+    """All frames of some clips in one tensor, in memory or on a device.
 
     Args:
-        clips: The clips to load.
+        clips: Where to load from.
         device: Where to keep them.
+        indices: The clips to load; default: all.
 
     Raises:
         ConfigError: They do not fit there.
     """
 
-    def __init__(self, clips: Clips, device: torch.device | str = "cpu") -> None:
-        lengths = [clips.num_frames(index) for index in range(len(clips))]
-        self.offsets = torch.tensor([0, *itertools.accumulate(lengths)][:-1], device=device)
-        first = clips.frames(0)
+    def __init__(
+        self, clips: Clips, device: torch.device | str = "cpu", indices: Int[np.ndarray, " clips"] | None = None
+    ) -> None:
+        chosen = list(range(len(clips))) if indices is None else indices.tolist()
+        lengths = [clips.num_frames(index) for index in chosen]
+        offsets = torch.full((len(clips),), torch.iinfo(torch.int64).min)  # far outside of the frames, where no clip is
+        offsets[chosen] = torch.tensor([0, *itertools.accumulate(lengths)][:-1])
+        self.offsets = offsets.to(device)
+        first = clips.frames(chosen[0])
         _check_room(sum(lengths) * first[0].nbytes, torch.device(device))
         packed = np.empty((sum(lengths), *first.shape[1:]), dtype=np.uint8)
         start = 0
-        for index, length in enumerate(lengths):
+        for index, length in zip(chosen, lengths, strict=True):
             packed[start : start + length] = clips.frames(index)
             start += length
         self.frames = torch.from_numpy(packed).to(device)
@@ -258,14 +285,17 @@ class ClipDataModule(pl.LightningDataModule):
         self.lengths = tuple(clips.num_frames(index) for index in range(len(clips)))
         self._resident: ResidentClips | None = None
 
-    def load(self, device: torch.device | str) -> None:
-        """Load the clips to where the options want them; does nothing the second time, or for clips left on disk.
+    def load(self, device: torch.device | str, rank: int = 0, world_size: int = 1) -> None:
+        """Load the clips of a process to where the options want them; does nothing the second time, or for clips left on disk.
 
         Args:
             device: The device that trains.
+            rank: Number of this process.
+            world_size: Number of processes.
         """
+        owned = BatchPlan(self.seed, self.batch_size, self.lengths, self.options, rank, world_size).owned()
         if self._resident is None and self.options.location != "disk":
-            self._resident = ResidentClips(self.clips, device if self.options.location == "device" else "cpu")
+            self._resident = ResidentClips(self.clips, device if self.options.location == "device" else "cpu", owned)
 
     def loader(self, start: int, rank: int = 0, world_size: int = 1) -> DataLoader:
         """Make an endless loader of raw batches.
@@ -290,21 +320,24 @@ class ClipDataModule(pl.LightningDataModule):
             frames = self._resident.gather(batch.indices, batch.positions)
         return ClipBatch(frames_to_video(frames), batch.slots, batch.indices, batch.step)
 
-    def first_batch(self, device: torch.device | str) -> ClipBatch:
-        """Give the batch of step 0, for a timed trial.
+    def first_batch(self, device: torch.device | str, rank: int = 0, world_size: int = 1) -> ClipBatch:
+        """Give a process's part of the batch of step 0, for a timed trial.
 
         Args:
             device: Where it shall lie.
+            rank: Number of this process.
+            world_size: Number of processes.
         """
-        self.load(device)
-        raw = self._batches(rank=0, world_size=1)[0]
+        self.load(device, rank, world_size)
+        raw = self._batches(rank, world_size)[0]
         return self.to_clip_batch(raw._replace(frames=None if raw.frames is None else raw.frames.to(device)))
 
     def train_dataloader(self) -> DataLoader:
         """Make the loader that starts at the trainer's step (Lightning does not restore the place in the data)."""
         assert self.trainer is not None
-        self.load(self.trainer.strategy.root_device)
-        return self.loader(self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size)
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        self.load(self.trainer.strategy.root_device, rank, world_size)
+        return self.loader(self.trainer.global_step, rank, world_size)
 
     def _batches(self, rank: int, world_size: int) -> _StepBatches:
         plan = BatchPlan(self.seed, self.batch_size, self.lengths, self.options, rank, world_size)

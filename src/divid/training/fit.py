@@ -224,7 +224,8 @@ def _settle(job: _Job) -> Recipe:
     may_compile = options.compile != "off" and hasattr(job.model, "compile_networks")
     if options.precision != "auto" and not may_compile:
         return job.recipe
-    batch = job.data.first_batch(job.device)._replace(step=0)
+    rank = getattr(rank_zero_only, "rank", 0) or 0
+    batch = job.data.first_batch(job.device, rank, job.world_size)._replace(step=0)
     precision = choose_precision(job.model, batch, job.recipe, job.world_size)
     recipe = replace(job.recipe, training=replace(options, precision=precision))
     compile_if_wanted(job.model, batch, recipe)

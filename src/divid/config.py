@@ -275,6 +275,8 @@ class TrainingConfig:
         weight_decay: Of AdamW.
         gradient_clip: Largest norm of the gradient; 0 switches clipping off.
         ema_decay: Highest decay of the moving average of the weights, min(this, (1 + n) / (10 + n)).
+        shard_optimizer: Each process keeps the optimiser's state of its share of the weights only (ZeRO, stage 1), for models
+            whose two moments do not fit beside the rest; a single process keeps all.
         precision: `bf16`, `fp32`, or `auto`: whichever a timed step shows faster on a CPU; bf16 on a GPU.
         compile: Compile the network with torch.compile (needs a C++ compiler on a CPU): `auto` tries and goes on without.
         checkpoint_minutes: Minutes between checkpoints.
@@ -293,6 +295,7 @@ class TrainingConfig:
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     ema_decay: float = 0.999
+    shard_optimizer: bool = False
     precision: Precision = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     checkpoint_minutes: float = 5.0

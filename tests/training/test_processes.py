@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import time
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 from tiny import divid_recipe, tiny_recipe
 
-from divid.recipes import flatten
+from divid.config import to_dict
+from divid.recipes import flatten, recipe_from_values
 from divid.training.checkpoints import LAST, PREVIOUS, read_checkpoint
 from divid.training.metrics import read_metrics
 
@@ -92,11 +94,19 @@ def without_dropout(method, static_dim, memory=0):
 
 
 @pytest.mark.parametrize(
-    ("method", "static_dim", "memory"), [("tiny", 0, 0), ("divid", 32, 0), ("divid", 48, 0), ("divid", 48, 6)]
+    ("method", "static_dim", "memory", "changes"),
+    [
+        ("tiny", 0, 0, {}),
+        ("divid", 32, 0, {}),
+        ("divid", 48, 0, {}),
+        ("divid", 48, 6, {}),
+        ("divid", 48, 0, {"training.shard_optimizer": True, "data.num_shards": 2}),
+    ],
 )
-def test_two_processes_train_as_one(start, tmp_path, method, static_dim, memory):
+def test_two_processes_train_as_one(start, tmp_path, method, static_dim, memory, changes):
     """At unequal widths of the tokens the orthogonality is a correlation over the clips of both processes."""
     recipe = without_dropout(method, static_dim, memory)
+    recipe = recipe_from_values(to_dict(recipe), changes)
     assert flatten(recipe)["training.batch_size"] % 2 == 0
     pair = start(recipe, tmp_path / "two", "--devices", "2")
     single = start(recipe, tmp_path / "one")
@@ -109,6 +119,26 @@ def test_two_processes_train_as_one(start, tmp_path, method, static_dim, memory)
             if not key.startswith("speed/"):
                 assert second[key] == pytest.approx(first[key], rel=2e-4), key
     assert_same_gradients(*(read_checkpoint(tmp_path / name / "checkpoints" / PREVIOUS) for name in ("one", "two")))
+
+
+def test_a_sharded_optimizer_goes_on_with_any_number_of_processes(start, tmp_path):
+    """Its checkpoint holds the whole state, so that one process or two may go on from it to what an unbroken run gives."""
+    recipe = tiny_recipe(num_steps=4, learning_rate_schedule="constant", shard_optimizer=True)
+    recipe.model.tokens.static_dropout = 0.0
+    first = recipe_from_values(to_dict(recipe), {"training.num_steps": 2})
+    code, errors = finish(start(first, tmp_path / "parts", "--devices", "2"))
+    assert code == 0, errors
+    shutil.copytree(tmp_path / "parts", tmp_path / "alone")
+    runs = [start(recipe, tmp_path / "parts", "--devices", "2", "--resume"), start(recipe, tmp_path / "alone", "--resume")]
+    runs.append(start(recipe, tmp_path / "whole"))
+    for process in runs:
+        code, errors = finish(process)
+        assert code == 0, errors
+    whole = read_checkpoint(tmp_path / "whole" / "checkpoints" / LAST)["state_dict"]
+    for name in ("parts", "alone"):
+        ended = read_checkpoint(tmp_path / name / "checkpoints" / LAST)["state_dict"]
+        for key, weight in whole.items():
+            torch.testing.assert_close(ended[key], weight, rtol=1e-4, atol=1e-6)
 
 
 def assert_same_gradients(one, two):

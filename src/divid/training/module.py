@@ -99,9 +99,18 @@ class TrainingModule(pl.LightningModule):
         self._last_check: tuple[int, Tensor] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make AdamW in its fused form; its rate is set before every step, so there is no scheduler state to restore."""
+        """Make AdamW in its fused form; its rate is set before every step, so there is no scheduler state to restore.
+
+        Source:
+            `training.shard_optimizer`: Rajbhandari et al., "ZeRO" (2020), stage 1.
+        """
         options = self.recipe.training
-        return torch.optim.AdamW(parameter_groups(self.model, options.weight_decay), lr=options.learning_rate, fused=True)
+        groups = parameter_groups(self.model, options.weight_decay)
+        if options.shard_optimizer and torch.distributed.is_available() and torch.distributed.is_initialized():
+            from torch.distributed.optim import ZeroRedundancyOptimizer
+
+            return ZeroRedundancyOptimizer(groups, optimizer_class=torch.optim.AdamW, lr=options.learning_rate, fused=True)
+        return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
 
     def on_train_batch_start(self, batch: ClipBatch, batch_idx: int) -> None:
         """Set the rate of this step, and seed what a method may draw without asking for our generators (nn.Dropout)."""

@@ -66,8 +66,6 @@ class TokenConfig:
             of s with mean and spread of d over the frames; 0 (paper): the batch alone.
         motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that
             the dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
-        separation_starts_at: Share a of the run's steps before which neither `motion_augmentation` nor `orthogonality_memory`
-            acts; from a to 2 a they grow to their full strength. A decoder first has to learn what dynamic tokens are for.
     """
 
     static_dim: int | None = None
@@ -78,7 +76,6 @@ class TokenConfig:
     dynamic_dropout: float | None = None
     orthogonality_weight: float = 0.1
     orthogonality_memory: int = 0
-    separation_starts_at: float = 0.0
     motion_augmentation: float = 0.0
 
 
@@ -200,8 +197,6 @@ class ModelConfig:
         max_frame_spacing: Widest distance between neighbouring frames of a training sequence, in frames of the recording; set by
             training from the data, used to encode recordings longer than trained. 0: unknown, any.
         frames_per_sequence: Frames of a training sequence; set by training, used with `max_frame_spacing`.
-        num_train_steps: Steps of the training run, for what changes with its progress; set by training. 0: unknown, all is as
-            at the end.
         encoder: The sequence encoder.
         tokens: Widths and biases of the tokens.
         bottleneck: The explicit bottleneck.
@@ -214,7 +209,6 @@ class ModelConfig:
     channels: int = 3
     max_frame_spacing: int = 0
     frames_per_sequence: int = 10
-    num_train_steps: int = 0
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     tokens: TokenConfig = field(default_factory=TokenConfig)
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
@@ -532,8 +526,6 @@ def _validate_model(model: ModelConfig) -> None:
     _check_range("model.tokens.dynamic_dropout", tokens.dynamic_dropout, 0, 1)
     _check_range("model.tokens.orthogonality_memory", tokens.orthogonality_memory, 0, 10**6)
     _check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
-    _check_range("model.tokens.separation_starts_at", tokens.separation_starts_at, 0, 1)
-    _check_range("model.num_train_steps", model.num_train_steps, 0, 10**9)
     _check_range("model.image_size", model.image_size, 8, 1024)
     _check_range("model.max_frame_spacing", model.max_frame_spacing, 0, 10**9)
     _check_range("model.diffusion.timestep_shift", model.diffusion.timestep_shift, 0.01, 100)

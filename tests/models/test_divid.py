@@ -37,7 +37,6 @@ SWITCHES = {
     "equal widths": {"tokens": {"dynamic_dim": 12}},
     "no orthogonality": {"tokens": {"orthogonality_weight": 0.0}},
     "orthogonality over earlier clips": {"tokens": {"orthogonality_memory": 4}},
-    "motion augmentation that starts late": {"tokens": {"motion_augmentation": 1.0, "separation_starts_at": 0.3}},
     "motion augmentation": {"tokens": {"motion_augmentation": 1.0}},
     "motion augmentation, static from the whole clip": {"tokens": {"motion_augmentation": 1.0, "static_source": "whole"}},
     "motion augmentation, static from a random frame": {"tokens": {"motion_augmentation": 1.0, "static_source": "random"}},
@@ -287,41 +286,3 @@ def test_motion_augmentation_changes_what_the_dynamic_tokens_see_and_nothing_els
 def test_motion_augmentation_has_a_range():
     with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation is -1"):
         make_model(tokens={"motion_augmentation": -1.0})
-
-
-KEPT_APART = {"motion_augmentation": 1.0, "orthogonality_memory": 64, "static_dropout": 0.0, "dynamic_dropout": 0.0}
-
-
-def losses_at(number, num_train_steps=100, **tokens):
-    """Give the terms of a step, with the tokens of 40 clips remembered, both kinds the same."""
-    torch.manual_seed(0)
-    model = DividModel(
-        dataclasses.replace(SMALL, tokens=dataclasses.replace(SMALL.tokens, **tokens), num_train_steps=num_train_steps)
-    )
-    if model.token_memory is not None:
-        shared = torch.randn(40, 12, generator=torch.Generator().manual_seed(5))
-        model.token_memory.remember(shared, shared)
-    terms = model.losses(video(), step(number=number))
-    return {name: value.item() for name, value in terms.items()}
-
-
-@pytest.mark.parametrize(("number", "strength"), [(0, 0.0), (20, 0.0), (30, 0.5), (40, 1.0), (99, 1.0), (-3, 1.0)])
-def test_the_tokens_are_kept_apart_from_a_share_of_the_run_on(number, strength):
-    """From a share a on the weight of the term grows, at 2 a it is whole; held-out clips, at negative steps, see the whole."""
-    tokens = {**KEPT_APART, "motion_augmentation": 0.0, "separation_starts_at": 0.2, "orthogonality_weight": 0.5}
-    terms = losses_at(number, **tokens)
-    assert terms["orthogonality"] > 0
-    assert terms["total"] - terms["simple"] == pytest.approx(0.5 * strength * terms["orthogonality"], abs=1e-6)
-
-
-def test_motion_is_augmented_from_a_share_of_the_run_on():
-    late = {**KEPT_APART, "separation_starts_at": 0.2}
-    assert losses_at(10, **late)["simple"] == losses_at(10, **{**KEPT_APART, "motion_augmentation": 0.0})["simple"]
-    for number in (40, -3):
-        assert losses_at(number, **late)["simple"] == losses_at(number, **KEPT_APART)["simple"]
-    assert losses_at(30, **late)["simple"] == losses_at(30, **{**KEPT_APART, "motion_augmentation": 0.5})["simple"]
-
-
-def test_without_the_length_of_the_run_the_tokens_are_kept_apart_throughout():
-    late = {**KEPT_APART, "separation_starts_at": 0.2}
-    assert losses_at(0, num_train_steps=0, **late) == losses_at(0, **KEPT_APART)

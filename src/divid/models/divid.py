@@ -177,10 +177,7 @@ class DividModel(SequenceModel):
         prediction = self._train_denoiser(x_t.flatten(0, 1), t.flatten(), static.flatten(0, 1), dynamic.flatten(0, 1))
         terms["simple"] = simple_loss(prediction.unflatten(0, (batch, count)), target)
         terms["orthogonality"] = self._orthogonality(codes)
-        weight = self.options.tokens.orthogonality_weight
-        if self.token_memory is not None:
-            weight = weight * self._separation(randomness)
-        total = terms["simple"] + weight * terms["orthogonality"]
+        total = terms["simple"] + self.options.tokens.orthogonality_weight * terms["orthogonality"]
         if "bottleneck" in terms:
             total = total + self.options.bottleneck.beta * terms["bottleneck"]
         return {"total": total, **terms}
@@ -208,7 +205,7 @@ class DividModel(SequenceModel):
     def _training_tokens(self, video: Video, randomness: Randomness) -> TokenDistributions:
         """Encode a training batch; with `motion_augmentation` the dynamic tokens see changed clips, the static one never does."""
         choice = self._static_choice(video, randomness)
-        strength = self.options.tokens.motion_augmentation * self._separation(randomness)
+        strength = self.options.tokens.motion_augmentation
         if not strength:
             return self._tokens(self.frame_features(video), choice)
         if self.options.tokens.static_source == "whole":
@@ -221,13 +218,6 @@ class DividModel(SequenceModel):
         features = self.frame_features(torch.cat([augment_appearance(video, randomness, strength), unchanged], dim=1))
         motion, static = features[:, :num_frames], features[:, num_frames:].mean(1)
         return self.sequence_encoder(motion, motion[:, :1], static)
-
-    def _separation(self, randomness: Randomness) -> float:
-        """Give how strongly the two kinds of token are kept apart now: 0 before the share a of the run, 1 from 2 a on."""
-        start, num_steps = self.options.tokens.separation_starts_at, self.options.num_train_steps
-        if not (start and num_steps) or randomness.step < 0:  # negative steps are those of held-out clips
-            return 1.0
-        return min(1.0, max(0.0, randomness.step / (num_steps * start) - 1))
 
     def _orthogonality(self, codes: Codes) -> Tensor:
         static, dynamic = codes.static.float(), codes.dynamic.float()

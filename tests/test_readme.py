@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,10 @@ def test_method_page_names_real_places(path, name):
         is_attribute = f"self.{part} = " in ast.unparse(tree)
         assert found or is_attribute, f"{path} has no {name}"
         nodes = [n for node in found if isinstance(node, ast.ClassDef) for n in node.body if isinstance(n, ast.FunctionDef)]
+
+
+def test_projected_costs_are_what_the_script_prints():
+    script = [sys.executable, str(ROOT / "scripts" / "project_cost.py")]
+    printed = subprocess.run(script, check=True, capture_output=True, text=True).stdout.strip()
+    page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
+    assert all(table in page for table in printed.split("\n\n"))

@@ -13,7 +13,7 @@ from divid.errors import ConfigError, nearest
 
 PresetName = Literal["tiny", "small", "base", "paper"]
 StaticSource = Literal["first", "random", "whole"]
-Conditioning = Literal["cross_attention", "adagn", "both"]
+Conditioning = Literal["cross_attention", "adagn"]
 BottleneckKind = Literal["none", "channel"]
 BottleneckProfile = Literal["one_minus_abar", "linear", "constant"]
 PredictionType = Literal["epsilon", "v_prediction"]
@@ -111,7 +111,7 @@ class DenoiserConfig:
         attention_levels: Levels with transformer blocks, 0 is the finest (preset; paper 1, 2, 3).
         attention_heads: Heads in each transformer block (paper 8).
         attention_width: Width to which both tokens are projected as the context (preset; paper 256).
-        conditioning: `cross_attention` (paper), `adagn`: tokens enter through the scale and shift of the group norms, or `both`.
+        conditioning: `cross_attention` (paper), or `adagn`: tokens enter through the scale and shift of the group norms.
         norm_groups: Groups of the group norms (preset; paper 32). In narrow networks 32 leave so few channels a group that the
             norms take out the constant colours which the tokens have set.
     """

@@ -41,7 +41,6 @@ SWITCHES = {
     "motion augmentation, static from the whole clip": {"tokens": {"motion_augmentation": 1.0, "static_source": "whole"}},
     "motion augmentation, static from a random frame": {"tokens": {"motion_augmentation": 1.0, "static_source": "random"}},
     "adagn": {"denoiser": {"conditioning": "adagn"}},
-    "cross-attention and norms": {"denoiser": {"conditioning": "both"}},
     "space-to-depth": {"denoiser": {"patch_size": 2}, "encoder": {"patch_size": 2}},
     "shared noise": {"diffusion": {"shared_training": True}},
     "separate sampling noise": {"diffusion": {"shared_sampling": False}},

@@ -39,7 +39,7 @@ class Denoiser(nn.Module):
 
     With `cross_attention` the context of every transformer block is the two-token sequence [s ; d_f], each projected to the
     attention width by its own layer and normalised. With `adagn` the two, concatenated, are added to the time embedding, which
-    scales and shifts the norms, at every level. With `both` they enter in both ways.
+    scales and shifts the norms.
 
     Args:
         config: Widths, levels and conditioning, resolved.
@@ -50,7 +50,7 @@ class Denoiser(nn.Module):
 
     Source:
         Paper section 4.1, "Conditional Diffusion Model". Differs: the projected tokens are normalised; optional space-to-depth
-        around the U-Net; x_t scaled; `adagn` and `both`.
+        around the U-Net; x_t scaled; `adagn`.
     """
 
     input_scale: Tensor | None
@@ -68,8 +68,7 @@ class Denoiser(nn.Module):
         assert config.channels and config.blocks_per_level and config.patch_size and config.attention_width
         assert config.attention_levels is not None and config.norm_groups and tokens.static_dim and tokens.dynamic_dim
         self.patch_size = config.patch_size
-        self.uses_cross_attention = config.conditioning != "adagn"
-        self.uses_norms = config.conditioning != "cross_attention"
+        self.uses_cross_attention = config.conditioning == "cross_attention"
         attentive, plain = ("CrossAttn", "UNetMidBlock2DCrossAttn") if self.uses_cross_attention else ("Attn", "UNetMidBlock2D")
         levels = range(len(config.channels))
         width = config.attention_width
@@ -95,8 +94,8 @@ class Denoiser(nn.Module):
             attention_head_dim=config.attention_heads,  # diffusers takes this as the number of heads
             norm_num_groups=config.norm_groups,
             resnet_time_scale_shift="scale_shift",
-            class_embed_type="simple_projection" if self.uses_norms else None,
-            projection_class_embeddings_input_dim=2 * width if self.uses_norms else None,
+            class_embed_type=None if self.uses_cross_attention else "simple_projection",
+            projection_class_embeddings_input_dim=None if self.uses_cross_attention else 2 * width,
         )
         self.unet.set_attn_processor(AttentionBySize())
 
@@ -120,7 +119,8 @@ class Denoiser(nn.Module):
         if self.input_scale is not None:
             x_t = x_t * self.input_scale[t][:, None, None, None].to(x_t.dtype)
         x = functional.pixel_unshuffle(x_t, self.patch_size)
-        context = torch.stack([s, d], dim=1) if self.uses_cross_attention else None
-        labels = torch.cat([s, d], dim=1) if self.uses_norms else None
-        output = self.unet(x, t, encoder_hidden_states=context, class_labels=labels, return_dict=False)[0]
+        if self.uses_cross_attention:
+            output = self.unet(x, t, encoder_hidden_states=torch.stack([s, d], dim=1), return_dict=False)[0]
+        else:
+            output = self.unet(x, t, encoder_hidden_states=None, class_labels=torch.cat([s, d], dim=1), return_dict=False)[0]
         return functional.pixel_shuffle(output, self.patch_size)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from divid.benchmark.scoring import load_figure
-from divid.outputs import atomic_path
+from divid.plots import new_figure, save_figure
 from divid.training.metrics import read_metrics
 from divid.video import contact_sheet
 
@@ -49,11 +49,7 @@ def plot_training(runs: Mapping[str, Path], title: str, path: Path) -> bool:
     Raises:
         OutputError: It cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 4)
     figure.suptitle(title)
     losses = figure.add_subplot(1, 2, 1, xlabel="step", ylabel="training loss, each method its own", yscale="log")
     psnr = figure.add_subplot(1, 2, 2, xlabel="step", ylabel="held-out PSNR in dB")
@@ -71,6 +67,5 @@ def plot_training(runs: Mapping[str, Path], title: str, path: Path) -> bool:
         axes.grid(alpha=0.3)
         if axes.has_data():
             axes.legend(fontsize=7)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, path, dpi=110)
     return True

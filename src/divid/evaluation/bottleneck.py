@@ -28,6 +28,7 @@ from divid.errors import ConfigError, DatasetError, ModelError
 from divid.evaluation.quality import Estimate
 from divid.models.divid import DividModel
 from divid.outputs import atomic_path
+from divid.plots import new_figure, save_figure
 from divid.randomness import make_generator
 from divid.types import Codes, Disentangler, Video
 
@@ -357,11 +358,7 @@ def plot_curve(curve: BottleneckCurve, path: Path, title: str = "") -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 4)
     each, summed = figure.subplots(1, 2)
     t = [block.middle for block in curve.blocks]
     for token in TOKENS:
@@ -378,8 +375,7 @@ def plot_curve(curve: BottleneckCurve, path: Path, title: str = "") -> None:
         axes.legend()
     if title:
         figure.suptitle(title)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    save_figure(figure, path)
 
 
 def _noise(video: Video, seed: int, t: int) -> Video:

@@ -25,7 +25,7 @@ from divid.data.schema import KINDS
 from divid.errors import ConfigError, DatasetError, TrainingError, nearest
 from divid.evaluation.codes import Told
 from divid.evaluation.judge import ARCHITECTURES, BATCH_CLIPS, Answers, Architecture, HeldOut, Judge, JudgeConfig, class_numbers
-from divid.outputs import atomic_path
+from divid.plots import new_figure, save_figure
 from divid.randomness import Randomness, derive_seed
 from divid.types import Video
 
@@ -244,13 +244,9 @@ def plot_confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], titl
     Raises:
         OutputError: It cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     numbers = np.array(counts)
     side = min(16.0, 3.0 + 0.3 * len(classes))
-    figure = Figure(figsize=(side, side), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(side, side)
     axes = figure.add_subplot(xlabel="judged", ylabel="true", title=title)
     axes.imshow(numbers / numbers.sum(axis=1, keepdims=True).clip(min=1), cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
@@ -258,8 +254,7 @@ def plot_confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], titl
     for row, column in np.argwhere(numbers > 0).tolist():
         colour = "white" if numbers[row, column] > numbers[row].sum() / 2 else "black"
         axes.text(column, row, str(numbers[row, column]), ha="center", va="center", fontsize=6, color=colour)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    save_figure(figure, path)
 
 
 def _check_labels(labels: Answers, config: JudgeConfig) -> None:

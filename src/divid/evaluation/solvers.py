@@ -25,7 +25,7 @@ from divid.evaluation.intervals import ClipBootstrap, Rate, paired_interval
 from divid.evaluation.judge import Judge, all_right, class_numbers
 from divid.evaluation.pairs import PairList
 from divid.evaluation.realism import FeatureFit, FeatureNetwork
-from divid.outputs import atomic_path
+from divid.plots import new_figure, save_figure
 from divid.types import Codes, Disentangler, Video
 
 ANSWERS = (*KINDS, "joint")
@@ -293,16 +293,12 @@ def plot_solvers(rows: Sequence[SolverRow], path: Path, title: str = "") -> None
     Raises:
         OutputError: It cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     drawn: list[tuple[str, list[float]]] = [("PSNR of reconstructions, dB", [row.psnr for row in rows])]
     if rows[0].accuracies:
         drawn.append(("joint accuracy of swaps, %", [100 * row.accuracies["joint"].rate for row in rows]))
     if rows[0].frechet is not None:
         drawn.append(("Frechet distance of swapped clips", [row.frechet[1] for row in rows if row.frechet is not None]))
-    figure = Figure(figsize=(4.5 * len(drawn), 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.5 * len(drawn), 4)
     lines = dict.fromkeys((row.setting.model, row.setting.sampling.solver) for row in rows)
     for axes, (label, values) in zip(np.atleast_1d(figure.subplots(1, len(drawn))), drawn, strict=True):
         for line in lines:
@@ -321,5 +317,4 @@ def plot_solvers(rows: Sequence[SolverRow], path: Path, title: str = "") -> None
     axes.legend(fontsize=8)
     if title:
         figure.suptitle(title)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    save_figure(figure, path)

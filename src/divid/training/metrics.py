@@ -14,6 +14,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from divid.errors import OutputError
+from divid.plots import new_figure, save_figure
 
 
 def write_text(path: Path, text: str) -> None:
@@ -145,12 +146,8 @@ def plot_loss(metrics: Path, path: Path) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = read_metrics(metrics)
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4)
     axes = figure.add_subplot(xlabel="step", ylabel="loss", yscale="log")
     for name, label in (("train/total", "training"), ("validation/total", "held out, averaged weights")):
         points = [(row["step"], row[name]) for row in rows if row.get(name, 0) > 0]
@@ -159,13 +156,7 @@ def plot_loss(metrics: Path, path: Path) -> None:
     axes.grid(alpha=0.3)
     if axes.has_data():
         axes.legend()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=120)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written ({error.strerror}): free some space") from None
+    save_figure(figure, path)
 
 
 def as_numbers(values: Mapping[str, torch.Tensor | float]) -> dict[str, float]:

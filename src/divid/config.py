@@ -242,6 +242,7 @@ class DataConfig:
         num_workers: Loader processes (0: in the training process; enough for data in memory).
         num_shards: Parts into which the clips are dealt, one part for each of as many equal shares of the batch: as many as
             nodes, and each node reads and keeps its own part only. The run depends on this number, not on that of the processes.
+        balance: Several data sets take turns, so that each is drawn equally often, whatever its size. Off: every clip is.
         augmentation: Strength of the random change of build, place and colours of each training clip, alike for all its frames; 0
             (paper): none.
     """
@@ -252,6 +253,7 @@ class DataConfig:
     location: Literal["memory", "device", "disk"] = "memory"
     num_workers: int = 0
     num_shards: int = 1
+    balance: bool = False
     augmentation: float = 0.0
 
 

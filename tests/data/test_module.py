@@ -120,6 +120,37 @@ def test_a_node_keeps_its_part_only():
     assert got.indices == whole.indices[2:]
 
 
+SETS = (0, 0, 1, 1, 1, 1, 1)
+
+
+def test_balanced_sets_take_turns_each_in_epochs_of_its_own():
+    balanced = plan(options=replace(OPTIONS, balance=True), sets=SETS)
+    met = [index for step in range(10) for index in balanced.indices(step)]
+    assert [SETS[index] for index in met] == [0, 1] * 20
+    small, large = met[::2], met[1::2]
+    assert all(sorted(small[start : start + 2]) == [0, 1] for start in range(0, 20, 2))
+    assert all(sorted(large[start : start + 5]) == [2, 3, 4, 5, 6] for start in range(0, 20, 5))
+    assert len({tuple(large[start : start + 5]) for start in range(0, 20, 5)}) > 1
+
+
+def test_without_balance_or_with_one_set_nothing_changes():
+    expected = [plan().indices(step) for step in range(8)]
+    assert [plan(sets=SETS).indices(step) for step in range(8)] == expected
+    alone = plan(options=replace(OPTIONS, balance=True), sets=(3,) * 7)
+    assert [alone.indices(step) for step in range(8)] == expected
+
+
+def test_balanced_sets_are_dealt_out_to_nodes_too():
+    options = replace(OPTIONS, balance=True, num_shards=2)
+    whole = plan(options=options, sets=SETS)
+    nodes = [replace(whole, rank=rank, world_size=2) for rank in range(2)]
+    assert [node.owned().tolist() for node in nodes] == [[0, 2, 4, 6], [1, 3, 5]]
+    for step in range(6):
+        assert sum((node.indices(step) for node in nodes), ()) == whole.indices(step)
+        for node in nodes:
+            assert [SETS[index] for index in node.indices(step)] == [0, 1]
+
+
 def test_more_shards_than_clips_are_refused():
     with pytest.raises(ConfigError, match="num_shards is 8, but there are only 7 clips"):
         plan(batch_size=8, options=replace(OPTIONS, num_shards=8))

@@ -116,6 +116,11 @@ class ClipDataset:
         """Number of clips."""
         return len(self._places)
 
+    @property
+    def set_numbers(self) -> tuple[int, ...]:
+        """Number of the data set that each clip is from, in the order in which they were opened."""
+        return tuple(self._places[:, 0].tolist())
+
     def num_frames(self, index: int) -> int:
         """Give the number of frames of a clip.
 

@@ -98,11 +98,8 @@ def middle_video(clips: Clips, indices: list[int], num_frames: int) -> Video:
 
 
 @functools.lru_cache(maxsize=64)
-def _epoch_order(seed: int, epoch: int, num_clips: int, shard: int, num_shards: int) -> np.ndarray:
-    """Give the numbers of a shard's clips, every `num_shards`-th one, in the order of an epoch."""
-    mine = np.arange(shard, num_clips, num_shards)
-    what = ("epoch", epoch) if num_shards == 1 else ("epoch", epoch, "shard", shard)
-    return mine[torch.randperm(len(mine), generator=make_generator(seed, *what)).numpy()]
+def _epoch_order(num_clips: int, *parts: int | str) -> np.ndarray:
+    return torch.randperm(num_clips, generator=make_generator(*parts)).numpy()
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,8 @@ class BatchPlan:
     """Which clips and frames a step trains on.
 
     Slot i of step k is the (k B + i)-th clip in the sequence of all epochs, each epoch in an order of its own. With S shards the
-    slots are cut into S equal parts, each of which has an S-th of the clips, and goes through its epochs by itself.
+    slots are cut into S equal parts, each of which has an S-th of the clips, and goes through its epochs by itself. Balanced, the
+    data sets take turns along that sequence, each in epochs of its own.
 
     Args:
         seed: The run's seed.
@@ -119,6 +117,7 @@ class BatchPlan:
         options: How frames are drawn.
         rank: Number of this process.
         world_size: Number of processes.
+        sets: Number of the data set that each clip is from; empty: of one.
 
     Raises:
         ConfigError: The batch cannot be split evenly over the processes or shards, or there are fewer clips than shards.
@@ -130,6 +129,7 @@ class BatchPlan:
     options: DataConfig
     rank: int = 0
     world_size: int = 1
+    sets: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.batch_size % self.world_size:
@@ -158,16 +158,29 @@ class BatchPlan:
     def owned(self) -> Int[np.ndarray, " clips"]:
         """Give the clips that this process will ever ask for, in ascending order."""
         shards = sorted({self._shard(slot) for slot in self.slots()})
-        return np.sort(np.concatenate([np.arange(shard, len(self.lengths), self.options.num_shards) for shard in shards]))
+        return np.sort(np.concatenate([members for shard in shards for members in self._members[shard]]))
+
+    @functools.cached_property
+    def _members(self) -> list[list[np.ndarray]]:
+        """The clips of each shard, by data set if these take turns."""
+        everything, num_shards = np.arange(len(self.lengths)), self.options.num_shards
+        groups = [everything]
+        if self.options.balance and self.sets:
+            numbers = np.array(self.sets)
+            groups = [everything[numbers == number] for number in np.unique(numbers)]
+        return [[part for group in groups if len(part := group[shard::num_shards])] for shard in range(num_shards)]
 
     def _shard(self, slot: int) -> int:
         return slot * self.options.num_shards // self.batch_size
 
     def _clip(self, step: int, slot: int) -> int:
-        num_shards, num_clips, shard = self.options.num_shards, len(self.lengths), self._shard(slot)
-        share = self.batch_size // num_shards
-        epoch, place = divmod(step * share + slot - shard * share, len(range(shard, num_clips, num_shards)))
-        return int(_epoch_order(self.seed, epoch, num_clips, shard, num_shards)[place])
+        shard, share = self._shard(slot), self.batch_size // self.options.num_shards
+        groups = self._members[shard]
+        place, turn = divmod(step * share + slot - shard * share, len(groups))
+        epoch, place = divmod(place, len(groups[turn]))
+        what = [*(("shard", shard) if self.options.num_shards > 1 else ()), *(("set", turn) if len(groups) > 1 else ())]
+        order = _epoch_order(len(groups[turn]), self.seed, "epoch", epoch, *what)
+        return int(groups[turn][order[place]])
 
     def positions(self, step: int) -> Int[np.ndarray, "batch frames"]:
         """Give the frames of each clip: one at random from each of F equal stretches of a random part of the recording.
@@ -283,6 +296,7 @@ class ClipDataModule(pl.LightningDataModule):
             raise DatasetError("there are no clips to train on: prepare a data set whose split 'train' is not empty")
         self.clips, self.seed, self.batch_size, self.options = clips, seed, batch_size, options
         self.lengths = tuple(clips.num_frames(index) for index in range(len(clips)))
+        self.sets = tuple(getattr(clips, "set_numbers", ()))  # clips of no data set are of one
         self._resident: ResidentClips | None = None
 
     def load(self, device: torch.device | str, rank: int = 0, world_size: int = 1) -> None:
@@ -293,8 +307,8 @@ class ClipDataModule(pl.LightningDataModule):
             rank: Number of this process.
             world_size: Number of processes.
         """
-        owned = BatchPlan(self.seed, self.batch_size, self.lengths, self.options, rank, world_size).owned()
         if self._resident is None and self.options.location != "disk":
+            owned = self._plan(rank, world_size).owned()
             self._resident = ResidentClips(self.clips, device if self.options.location == "device" else "cpu", owned)
 
     def loader(self, start: int, rank: int = 0, world_size: int = 1) -> DataLoader:
@@ -339,9 +353,13 @@ class ClipDataModule(pl.LightningDataModule):
         self.load(self.trainer.strategy.root_device, rank, world_size)
         return self.loader(self.trainer.global_step, rank, world_size)
 
+    def _plan(self, rank: int, world_size: int) -> BatchPlan:
+        return BatchPlan(self.seed, self.batch_size, self.lengths, self.options, rank, world_size, self.sets)
+
     def _batches(self, rank: int, world_size: int) -> _StepBatches:
-        plan = BatchPlan(self.seed, self.batch_size, self.lengths, self.options, rank, world_size)
-        return _StepBatches(self.clips, plan, self._resident if self.options.location == "memory" else None)
+        return _StepBatches(
+            self.clips, self._plan(rank, world_size), self._resident if self.options.location == "memory" else None
+        )
 
     def on_after_batch_transfer(self, batch: RawBatch, dataloader_idx: int) -> ClipBatch:
         """Finish a batch on its device."""

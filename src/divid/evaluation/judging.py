@@ -144,7 +144,10 @@ def judge_config(info: DatasetInfo, options: JudgeTraining) -> JudgeConfig:
     name = "+".join(Path(name).name for name in info.names)
     for kind in KINDS:
         if not info.factors[kind]:
-            raise DatasetError(f"{name} has no {kind} factor, so there is nothing to judge: prepare it with labels")
+            raise DatasetError(
+                f"{name} has no {kind} factor, so there is nothing to judge: prepare it with labels of both kinds, "
+                "as by --layout '{subject}/{action}' or --labels-csv"
+            )
     return JudgeConfig(
         data=name,
         factors={kind: {factor: info.classes[factor] for factor in info.factors[kind]} for kind in KINDS},

@@ -19,7 +19,17 @@ BottleneckProfile = Literal["one_minus_abar", "linear", "constant"]
 PredictionType = Literal["epsilon", "v_prediction"]
 ScheduleName = Literal["linear", "cosine"]
 SolverName = Literal["ddpm", "ddim", "dpmsolver++", "unipc", "consistency"]
+SpacingName = Literal["trailing", "power"]
 Precision = Literal["auto", "fp32", "bf16"]
+
+SPACINGS: dict[SolverName, SpacingName] = {
+    "ddpm": "trailing",
+    "ddim": "power",
+    "dpmsolver++": "power",
+    "unipc": "power",
+    "consistency": "power",
+}
+"""`sampling.spacing` of each solver where it is left open; ancestral sampling stays as it was published."""
 
 
 @dataclass
@@ -158,6 +168,7 @@ class SamplingConfig:
     Args:
         solver: `ddpm`, `ddim`, `dpmsolver++` or `unipc`; `consistency` for the few-step students of `divid distill`.
         num_inference_steps: Solver steps; every step is one pass of the U-Net (more with guidance).
+        spacing: `trailing`, even steps, or `power`, closer ones where there is little noise. None: `SPACINGS` of the solver.
         static_guidance: Scale of the static token's guidance; 1 is none.
         dynamic_guidance: Scale of the dynamic tokens' guidance; 1 is none.
         eta: DDIM's share of fresh noise: 0 deterministic, 1 ancestral.
@@ -166,10 +177,16 @@ class SamplingConfig:
 
     solver: SolverName = "dpmsolver++"
     num_inference_steps: int = 10
+    spacing: SpacingName | None = None
     static_guidance: float = 1.0
     dynamic_guidance: float = 1.0
     eta: float = 0.0
     chunk_frames: int = 64
+
+    @property
+    def resolved_spacing(self) -> SpacingName:
+        """`spacing`, or the solver's where it is None."""
+        return SPACINGS[self.solver] if self.spacing is None else self.spacing
 
     def validate(self) -> SamplingConfig:
         """Check every value.
@@ -179,6 +196,8 @@ class SamplingConfig:
         """
         _check_choice("sampling.solver", self.solver, get_args(SolverName))
         _check_range("sampling.num_inference_steps", self.num_inference_steps, 1, 1000)
+        if self.spacing is not None:
+            _check_choice("sampling.spacing", self.spacing, get_args(SpacingName))
         _check_range("sampling.static_guidance", self.static_guidance, 0, 100)
         _check_range("sampling.dynamic_guidance", self.dynamic_guidance, 0, 100)
         _check_range("sampling.eta", self.eta, 0, 1)

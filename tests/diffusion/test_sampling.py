@@ -1,15 +1,19 @@
 """Solvers against a case whose answer is known, and what they share."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 import torch
 
 from divid.config import DiffusionConfig, SamplingConfig
 from divid.diffusion.noise import SamplingNoise
-from divid.diffusion.sampling import make_scheduler, sample_frames
+from divid.diffusion.sampling import make_scheduler, sample_frames, spaced_timesteps
 from divid.diffusion.schedule import alphas_cumprod
 from divid.errors import ConfigError
 
 SOLVERS = ["ddpm", "ddim", "dpmsolver++", "unipc"]
+SPACINGS = ["trailing", "power"]
 SHAPE = (1, 4, 4)
 
 
@@ -47,6 +51,73 @@ def test_steps_begin_at_pure_noise(solver, steps):
     scheduler = make_scheduler(diffusion(), SamplingConfig(solver=solver, num_inference_steps=steps))
     assert len(scheduler.timesteps) == steps
     assert scheduler.timesteps[0] == 999
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("total", [20, 50, 1000])
+def test_steps_fall_from_the_noisiest_and_none_comes_twice(spacing, total):
+    for number in (1, 2, 3, 4, 10, 19, 20, 200, 999, 1000):
+        if number <= total:
+            steps = spaced_timesteps(number, total, spacing)
+            assert (len(steps), steps[0], min(steps) >= 0) == (number, total - 1, True)
+            assert all(earlier > later for earlier, later in pairwise(steps))
+
+
+@pytest.mark.parametrize(
+    ("number", "spacing", "steps"),
+    [
+        (1, "trailing", [999]),
+        (4, "trailing", [999, 749, 499, 249]),
+        (1, "power", [999]),
+        (2, "power", [999, 3]),
+        (4, "power", [999, 244, 41, 3]),
+        (1000, "power", list(range(999, -1, -1))),
+    ],
+)
+def test_where_the_steps_are(number, spacing, steps):
+    assert spaced_timesteps(number, 1000, spacing) == steps
+
+
+def test_seventh_roots_of_power_steps_are_even():
+    roots = [(step + 1) ** (1 / 7) for step in spaced_timesteps(8, 100_000, "power")]
+    gaps = [earlier - later for earlier, later in pairwise(roots)]
+    assert max(gaps) - min(gaps) < 1e-3
+
+
+@pytest.mark.parametrize("solver", ["dpmsolver++", "unipc"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_a_solver_has_the_noise_levels_of_its_steps(solver, spacing):
+    config = diffusion()
+    scheduler = make_scheduler(config, SamplingConfig(solver=solver, num_inference_steps=5, spacing=spacing))
+    abar = alphas_cumprod(config.schedule, config.num_train_timesteps)[spaced_timesteps(5, 1000, spacing)]
+    wanted = torch.cat([((1 - abar) / abar).sqrt(), torch.zeros(1)]).float()
+    torch.testing.assert_close(scheduler.sigmas, wanted, rtol=1e-3, atol=0)
+
+
+def test_spacing_left_open_is_the_solvers_own():
+    ancestral, fast = (SamplingConfig(solver=name, num_inference_steps=4) for name in ("ddpm", "ddim"))
+    assert make_scheduler(diffusion(), ancestral).timesteps.tolist() == spaced_timesteps(4, 1000, "trailing")
+    assert make_scheduler(diffusion(), fast).timesteps.tolist() == spaced_timesteps(4, 1000, "power")
+    assert make_scheduler(diffusion(), replace(fast, spacing="trailing")).timesteps.tolist() == spaced_timesteps(
+        4, 1000, "trailing"
+    )
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpmsolver++", "unipc"])
+def test_close_last_steps_take_away_what_a_denoiser_leaves_of_the_noise(solver):
+    """Steps even in t end at t = 249 of 1000; a denoiser that leaves a tenth of its input then leaves it in the picture."""
+    config = diffusion()
+    abar = alphas_cumprod(config.schedule, config.num_train_timesteps).float()
+
+    def leaky(x_t, t):
+        return (abar[t].sqrt() - 0.1) * x_t / (1 - abar[t]).sqrt()  # v of x_0 = x_t / 10, where 0 were right
+
+    left = {}
+    for spacing in SPACINGS:
+        sampling = SamplingConfig(solver=solver, num_inference_steps=4, spacing=spacing)
+        noise = SamplingNoise([0], 1, SHAPE, is_shared=True)
+        left[spacing] = sample_frames(leaky, noise, config, sampling, device="cpu").abs().mean()
+    assert left["power"] < 0.2 * left["trailing"]
 
 
 @pytest.mark.parametrize(("solver", "eta"), [("ddpm", 0.0), ("ddim", 1.0)])

@@ -48,8 +48,12 @@ def measure(models, chosen, clips, pairs, **options):
 
 
 def test_settings_are_read():
-    read = settings("ddpm:200", "dpmsolver++:1,4")
-    assert [setting.name for setting in read] == ["model ddpm 200", "model dpmsolver++ 1", "model dpmsolver++ 4"]
+    read = settings("ddpm:200", "dpmsolver++:1,4@trailing")
+    assert [(setting.model, setting.sampling) for setting in read] == [
+        ("model", SamplingConfig(solver="ddpm", num_inference_steps=200)),
+        ("model", SamplingConfig(solver="dpmsolver++", num_inference_steps=1, spacing="trailing")),
+        ("model", SamplingConfig(solver="dpmsolver++", num_inference_steps=4, spacing="trailing")),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,8 @@ def test_settings_are_read():
         ("ddpm:a", "write SOLVER:STEPS"),
         ("ddpm:", "write SOLVER:STEPS"),
         ("ddpm:0", "num_inference_steps is 0"),
+        ("ddim:4@", "no spacing ''"),
+        ("ddim:4@even", "no spacing 'even', only trailing and power"),
     ],
 )
 def test_bad_settings_are_named(text, message):
@@ -118,6 +124,7 @@ def test_table_and_curves(clips, pairs, tmp_path):
     rows = measure({"model": RightFromTwoSteps()}, settings("ddpm:4", "ddim:1"), clips, pairs, judge=judge)
     header, cells = solver_table(rows)
     assert {len(line) for line in cells} == {len(header)}
+    assert [line[header.index("spacing")] for line in cells] == ["trailing", "power"]
     assert cells[0][header.index("joint %")] == "100.0"
     assert cells[0][-1] == ""
     assert cells[1][-1].startswith("-100.0 (-100.0 to ")
@@ -130,5 +137,6 @@ def test_table_and_curves(clips, pairs, tmp_path):
     assert math.isclose(values["joint_change"][0], -1)
 
 
-def test_names_hold_model_solver_and_steps():
-    assert Setting("student", SamplingConfig(solver="consistency", num_inference_steps=2)).name == "student consistency 2"
+def test_names_hold_model_solver_steps_and_spacing():
+    sampling = SamplingConfig(solver="consistency", num_inference_steps=2, spacing="trailing")
+    assert Setting("student", sampling).name == "student consistency 2, trailing"

@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="+",
         default=SETTINGS,
         metavar="SOLVER:STEPS",
-        help="what is compared, as in ddpm:1000 dpmsolver++:1,2,4; the first is the reference",
+        help="what is compared, the first is the reference; as in ddpm:1000 dpmsolver++:1,2,4 ddim:4@trailing (sampling.spacing)",
     )
     parser.add_argument("--student", default=None, metavar="MODEL", help="a student of the model, from divid distill")
     parser.add_argument(

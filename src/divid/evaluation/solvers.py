@@ -15,7 +15,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from divid.arrays import peak_signal_to_noise
-from divid.config import SamplingConfig, SolverName
+from divid.config import SamplingConfig, SolverName, SpacingName
 from divid.data.clips import ClipDataset
 from divid.data.module import middle_video
 from divid.data.schema import KINDS
@@ -45,8 +45,8 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """MODEL, solver, steps."""
-        return f"{self.model} {self.sampling.solver} {self.sampling.num_inference_steps}"
+        """Model, solver, steps, spacing."""
+        return f"{self.model} {self.sampling.solver} {self.sampling.num_inference_steps}, {self.sampling.resolved_spacing}"
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class SolverRow:
             "model": self.setting.model,
             "solver": self.setting.sampling.solver,
             "steps": self.setting.sampling.num_inference_steps,
+            "spacing": self.setting.sampling.resolved_spacing,
             "seconds_per_clip": self.seconds,
             "speedup": self.speedup,
             "psnr_db": self.psnr,
@@ -87,7 +88,7 @@ class SolverRow:
 
 
 def parse_settings(texts: Sequence[str], model: str, default: SamplingConfig) -> list[Setting]:
-    """Read `SOLVER:STEPS,STEPS,...`.
+    """Read `SOLVER:STEPS,STEPS,...`, with `@SPACING` behind it where that is not the solver's usual one.
 
     Args:
         texts: One or more solvers, each with its steps.
@@ -95,17 +96,26 @@ def parse_settings(texts: Sequence[str], model: str, default: SamplingConfig) ->
         default: Everything else of the sampling.
 
     Raises:
-        ConfigError: A solver is unknown, or a number of steps is none.
+        ConfigError: A solver or a spacing is unknown, or a number of steps is none or out of its range.
     """
     settings = []
     for text in texts:
-        solver, colon, steps = text.partition(":")
-        if solver not in get_args(SolverName):
-            raise ConfigError(f"{text!r}: there is no solver {solver!r}{nearest(solver, get_args(SolverName))}")
-        if not colon or not all(number.strip().isdecimal() for number in steps.split(",")):
-            raise ConfigError(f"{text!r} is no setting: write SOLVER:STEPS, as in dpmsolver++:1,2,4")
-        for number in steps.split(","):
-            sampling = replace(default, solver=solver, num_inference_steps=int(number))  # type: ignore[arg-type]  # checked
+        name, _, rest = text.partition(":")
+        solver = next((solver for solver in get_args(SolverName) if solver == name), None)
+        if solver is None:
+            raise ConfigError(f"{text!r}: there is no solver {name!r}{nearest(name, get_args(SolverName))}")
+        counts, at, wanted = rest.partition("@")
+        spacing = next((spacing for spacing in get_args(SpacingName) if spacing == wanted), None)
+        if at and spacing is None:
+            raise ConfigError(f"{text!r}: there is no spacing {wanted!r}, only {' and '.join(get_args(SpacingName))}")
+        try:
+            steps = [int(count) for count in counts.split(",")]
+        except ValueError as error:
+            raise ConfigError(
+                f"{text!r} is no setting: write SOLVER:STEPS, as in dpmsolver++:1,2,4 or ddim:4@trailing"
+            ) from error
+        for count in steps:
+            sampling = replace(default, solver=solver, num_inference_steps=count, spacing=spacing)
             settings.append(Setting(model, sampling.validate()))
     return settings
 
@@ -261,7 +271,7 @@ def solver_table(rows: Sequence[SolverRow]) -> tuple[list[str], list[list[str]]]
     Args:
         rows: From `measure_solvers`.
     """
-    header = ["model", "solver", "steps", "s a clip", "speed-up", "PSNR in dB"]
+    header = ["model", "solver", "steps", "spacing", "s a clip", "speed-up", "PSNR in dB"]
     if rows[0].accuracies:
         header += ["static %", "dynamic %", "joint %", "joint, less the first's"]
     if rows[0].frechet is not None:
@@ -269,7 +279,7 @@ def solver_table(rows: Sequence[SolverRow]) -> tuple[list[str], list[list[str]]]
     cells = []
     for row in rows:
         sampling = row.setting.sampling
-        line = [row.setting.model, sampling.solver, str(sampling.num_inference_steps)]
+        line = [row.setting.model, sampling.solver, str(sampling.num_inference_steps), sampling.resolved_spacing]
         line += [f"{row.seconds:.3f}", f"{row.speedup:.1f} x", f"{row.psnr:.2f}"]
         if row.accuracies:
             line += [f"{100 * row.accuracies[name].rate:.1f}" for name in ANSWERS]
@@ -280,6 +290,10 @@ def solver_table(rows: Sequence[SolverRow]) -> tuple[list[str], list[list[str]]]
             line += [f"{value:.4g}" for value in row.frechet]
         cells.append(line)
     return header, cells
+
+
+def _line(setting: Setting) -> str:
+    return f"{setting.model} {setting.sampling.solver}, {setting.sampling.resolved_spacing}"
 
 
 def plot_solvers(rows: Sequence[SolverRow], path: Path, title: str = "") -> None:
@@ -299,15 +313,15 @@ def plot_solvers(rows: Sequence[SolverRow], path: Path, title: str = "") -> None
     if rows[0].frechet is not None:
         drawn.append(("Frechet distance of swapped clips", [row.frechet[1] for row in rows if row.frechet is not None]))
     figure = new_figure(4.5 * len(drawn), 4)
-    lines = dict.fromkeys((row.setting.model, row.setting.sampling.solver) for row in rows)
+    lines = list(dict.fromkeys(_line(row.setting) for row in rows))
     for axes, (label, values) in zip(np.atleast_1d(figure.subplots(1, len(drawn))), drawn, strict=True):
         for line in lines:
             points = sorted(
                 (row.setting.sampling.num_inference_steps, value)
                 for row, value in zip(rows, values, strict=True)
-                if (row.setting.model, row.setting.sampling.solver) == line
+                if _line(row.setting) == line
             )
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1, label=" ".join(line))
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1, label=line)
         axes.set_xscale("log")
         ticks = sorted({row.setting.sampling.num_inference_steps for row in rows})
         axes.set_xticks(ticks, [str(tick) for tick in ticks])

@@ -121,6 +121,8 @@ class DenoiserConfig:
         attention_levels: Levels with transformer blocks, 0 is the finest (preset; paper 1, 2, 3).
         attention_heads: Heads in each transformer block (paper 8).
         attention_width: Width to which both tokens are projected as the context (preset; paper 256).
+        canvas_channels: Channels of a map, drawn from the two tokens by a small network, that the U-Net sees beside the noisy
+            frame; 0 (paper): none.
         conditioning: `cross_attention` (paper), or `adagn`: tokens enter through the scale and shift of the group norms.
         norm_groups: Groups of the group norms (preset; paper 32). In narrow networks 32 leave so few channels a group that the
             norms take out the constant colours which the tokens have set.
@@ -132,6 +134,7 @@ class DenoiserConfig:
     attention_levels: tuple[int, ...] | None = None
     attention_heads: int = 8
     attention_width: int | None = None
+    canvas_channels: int = 0
     conditioning: Conditioning = "cross_attention"
     norm_groups: int | None = None
 
@@ -563,6 +566,7 @@ def _validate_model(model: ModelConfig) -> None:
             raise ConfigError(
                 f"model.denoiser.channels holds {width}, every width must be a multiple of norm_groups = {denoiser.norm_groups}"
             )
+    _check_range("model.denoiser.canvas_channels", denoiser.canvas_channels, 0, 4096)
     wrong = [level for level in denoiser.attention_levels if not 0 <= level < len(denoiser.channels)]
     if wrong:
         raise ConfigError(f"model.denoiser.attention_levels holds {wrong[0]}, levels are 0 to {len(denoiser.channels) - 1}")

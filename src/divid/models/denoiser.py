@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
@@ -11,6 +13,7 @@ from torch.nn import functional
 
 from divid.config import DenoiserConfig, TokenConfig
 from divid.models.sequence_encoder import keep_variance
+from divid.models.token_canvas import TokenCanvas
 
 MOST_SCORES = 128 * 128
 """Query-key pairs a frame and head up to which plain matrix products beat the fused attention kernel on a CPU (`bench/`)."""
@@ -34,12 +37,24 @@ class AttentionBySize:
         return (self._plain if use_plain else self._fused)(attn, hidden_states, encoder_hidden_states, **kwargs)
 
 
+class TokenContext(NamedTuple):
+    """What the denoiser makes of a frame's two tokens; it is the same at every step t.
+
+    Args:
+        sequence: The projected, normalised tokens [s ; d_f], of shape (images, 2, attention_width).
+        canvas: The map drawn from them, of shape (images, canvas_channels, side, side); None without one.
+    """
+
+    sequence: Float[Tensor, "images 2 width"]
+    canvas: Float[Tensor, "images canvas_channels side side"] | None
+
+
 class Denoiser(nn.Module):
     """Predict eps or v for single frames, each given the static token of its clip and its own dynamic token.
 
     With `cross_attention` the context of every transformer block is the two-token sequence [s ; d_f], each projected to the
     attention width by its own layer and normalised. With `adagn` the two, concatenated, are added to the time embedding, which
-    scales and shifts the norms.
+    scales and shifts the norms. With `canvas_channels` the U-Net also sees, beside the noisy frame, a map drawn from the two.
 
     Args:
         config: Widths, levels and conditioning, resolved.
@@ -50,7 +65,7 @@ class Denoiser(nn.Module):
 
     Source:
         Paper section 4.1, "Conditional Diffusion Model". Differs: the projected tokens are normalised; optional space-to-depth
-        around the U-Net; x_t scaled; `adagn`.
+        around the U-Net; x_t scaled; `adagn`; the canvas.
     """
 
     input_scale: Tensor | None
@@ -79,9 +94,11 @@ class Denoiser(nn.Module):
         # Both tokens enter at one scale: a static token that has grown ten times larger drowns the dynamic ones.
         self.static_norm = nn.LayerNorm(width)
         self.dynamic_norm = nn.LayerNorm(width)
+        side = image_size // config.patch_size
+        self.canvas = TokenCanvas(config, tokens, side) if config.canvas_channels else None
         self.unet = UNet2DConditionModel(
-            sample_size=image_size // config.patch_size,
-            in_channels=channels * config.patch_size**2,
+            sample_size=side,
+            in_channels=channels * config.patch_size**2 + config.canvas_channels,
             out_channels=channels * config.patch_size**2,
             block_out_channels=tuple(config.channels),
             layers_per_block=config.blocks_per_level,
@@ -114,13 +131,38 @@ class Denoiser(nn.Module):
             static: s of each frame's clip.
             dynamic: d_f of each frame.
         """
+        return self.predict(x_t, t, self.context(static, dynamic))
+
+    def context(self, static: Float[Tensor, "images static_dim"], dynamic: Float[Tensor, "images dynamic_dim"]) -> TokenContext:
+        """Prepare the tokens; a sampler does it once for all its steps.
+
+        Args:
+            static: s of each frame's clip.
+            dynamic: d_f of each frame.
+        """
         s = self.static_norm(self.static_projection(static))
         d = self.dynamic_norm(self.dynamic_projection(dynamic))
+        canvas = None if self.canvas is None else self.canvas(torch.cat([static, dynamic], dim=1))
+        return TokenContext(torch.stack([s, d], dim=1), canvas)
+
+    def predict(
+        self, x_t: Float[Tensor, "images channels height width"], t: Int[Tensor, " images"], context: TokenContext
+    ) -> Float[Tensor, "images channels height width"]:
+        """Give the prediction for each noisy frame, from prepared tokens.
+
+        Args:
+            x_t: Noisy frames.
+            t: Their steps.
+            context: From `context`.
+        """
         if self.input_scale is not None:
             x_t = x_t * self.input_scale[t][:, None, None, None].to(x_t.dtype)
         x = functional.pixel_unshuffle(x_t, self.patch_size)
+        if context.canvas is not None:
+            x = torch.cat([x, context.canvas.to(x.dtype)], dim=1)
         if self.uses_cross_attention:
-            output = self.unet(x, t, encoder_hidden_states=torch.stack([s, d], dim=1), return_dict=False)[0]
+            output = self.unet(x, t, encoder_hidden_states=context.sequence, return_dict=False)[0]
         else:
-            output = self.unet(x, t, encoder_hidden_states=None, class_labels=torch.cat([s, d], dim=1), return_dict=False)[0]
+            labels = context.sequence.flatten(1)
+            output = self.unet(x, t, encoder_hidden_states=None, class_labels=labels, return_dict=False)[0]
         return functional.pixel_shuffle(output, self.patch_size)

@@ -24,7 +24,7 @@ from divid.diffusion.objective import (
 from divid.diffusion.sampling import sample_frames
 from divid.diffusion.schedule import add_noise, alphas_cumprod, input_scale, prediction_target
 from divid.errors import ConfigError
-from divid.models.denoiser import Denoiser
+from divid.models.denoiser import Denoiser, TokenContext
 from divid.models.frame_encoder import FrameEncoder
 from divid.models.sequence_encoder import SequenceEncoder, TokenDistributions
 from divid.models.sequence_model import SequenceModel
@@ -125,8 +125,9 @@ class DividModel(SequenceModel):
                 is_shared=self.options.diffusion.shared_sampling,
                 first_frame=first_frame + start,
             )
+            contexts = self._contexts(static, dynamic.flatten(0, 1), sampling)
             frames = sample_frames(
-                partial(self._guided, static=static, dynamic=dynamic.flatten(0, 1), sampling=sampling),
+                partial(self._guided, contexts=contexts, sampling=sampling),
                 noise,
                 self.options.diffusion,
                 sampling,
@@ -274,18 +275,24 @@ class DividModel(SequenceModel):
             drawn.append(mean + variance.sqrt() * eta)
         return drawn[0], drawn[1], divergence
 
-    def _guided(self, x_t: Tensor, t: int, static: Tensor, dynamic: Tensor, sampling: SamplingConfig) -> Tensor:
-        """Predict with a scale for each token: e(0,0) + w_s (e(s,0) - e(0,0)) + w_d (e(s,d) - e(s,0))."""
-        steps, x_t = torch.full((len(x_t),), t, device=x_t.device), x_t.to(static.dtype)
-        full = self.denoiser(x_t, steps, static, dynamic)
+    def _contexts(self, static: Tensor, dynamic: Tensor, sampling: SamplingConfig) -> list[TokenContext]:
+        """Prepare what `_guided` needs: both tokens, and as far as the scales ask for it the static one alone, and none."""
         w_s, w_d = sampling.static_guidance, sampling.dynamic_guidance
-        if (w_s, w_d) == (1, 1):
+        contexts = [self.denoiser.context(static, dynamic)]
+        if (w_s, w_d) != (1, 1):
+            contexts.append(self.denoiser.context(static, self.empty_dynamic.expand_as(dynamic)))
+        if w_s != 1:
+            contexts.append(self.denoiser.context(self.empty_static.expand_as(static), self.empty_dynamic.expand_as(dynamic)))
+        return contexts
+
+    def _guided(self, x_t: Tensor, t: int, contexts: list[TokenContext], sampling: SamplingConfig) -> Tensor:
+        """Predict with a scale for each token: e(0,0) + w_s (e(s,0) - e(0,0)) + w_d (e(s,d) - e(s,0))."""
+        steps, x_t = torch.full((len(x_t),), t, device=x_t.device), x_t.to(contexts[0].sequence.dtype)
+        full, *others = [self.denoiser.predict(x_t, steps, context) for context in contexts]
+        if not others:
             return full
-        no_motion = self.empty_dynamic.expand_as(dynamic)
-        only_static = self.denoiser(x_t, steps, static, no_motion)
-        if w_s == 1:
-            return only_static + w_d * (full - only_static)
-        nothing = self.denoiser(x_t, steps, self.empty_static.expand_as(static), no_motion)
+        only_static, nothing = others[0], others[-1]
+        w_s, w_d = sampling.static_guidance, sampling.dynamic_guidance
         return nothing + w_s * (only_static - nothing) + w_d * (full - only_static)
 
 

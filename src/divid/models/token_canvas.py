@@ -1,0 +1,63 @@
+"""The canvas: a feature map of a frame, drawn from its two tokens alone, beside which the denoiser sees the noisy frame."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from divid.config import DenoiserConfig, TokenConfig
+from divid.errors import ConfigError
+from divid.models.frame_encoder import GROUPS, ResidualBlock
+
+FIRST_CHANNELS = 64
+"""Width of the coarsest map, which a linear layer makes of the tokens."""
+
+
+class TokenCanvas(nn.Module):
+    """Draw a feature map from the static token and one dynamic token.
+
+    Tokens have no places and a picture has: cross-attention hands each place the same two values, and the U-Net is left to find
+    out where a body stands. Here a linear layer makes the coarsest map, in which every place has weights of its own, and residual
+    blocks with the U-Net's widths bring it to the U-Net's finest resolution.
+
+    Args:
+        config: The denoiser's widths and `canvas_channels`, resolved.
+        tokens: Token widths, resolved.
+        side: Height and width of the U-Net's finest map.
+
+    Raises:
+        ConfigError: A width is no multiple of `GROUPS`.
+
+    Source:
+        Not in the paper, whose tokens enter by cross-attention alone.
+    """
+
+    def __init__(self, config: DenoiserConfig, tokens: TokenConfig, side: int) -> None:
+        super().__init__()
+        assert config.channels and tokens.static_dim and tokens.dynamic_dim
+        uneven = [width for width in config.channels if width % GROUPS]
+        if uneven:
+            raise ConfigError(
+                f"model.denoiser.channels holds {uneven[0]}, with a canvas every width must be a multiple of {GROUPS}: "
+                "change it, or set model.denoiser.canvas_channels to 0"
+            )
+        coarsest = side // 2 ** (len(config.channels) - 1)
+        self.first_shape = (FIRST_CHANNELS, coarsest, coarsest)
+        self.input = nn.Linear(tokens.static_dim + tokens.dynamic_dim, FIRST_CHANNELS * coarsest**2)
+        layers: list[nn.Module] = []
+        current = FIRST_CHANNELS
+        for level in reversed(range(len(config.channels))):
+            layers.append(ResidualBlock(current, config.channels[level]))
+            current = config.channels[level]
+            if level > 0:
+                layers.append(nn.Upsample(scale_factor=2.0, mode="nearest"))
+        layers += [nn.GroupNorm(GROUPS, current), nn.SiLU(), nn.Conv2d(current, config.canvas_channels, 3, padding=1)]
+        self.levels = nn.Sequential(*layers)
+
+    def forward(self, tokens: Float[Tensor, "images static_and_dynamic"]) -> Float[Tensor, "images canvas_channels side side"]:
+        """Draw the map.
+
+        Args:
+            tokens: s and d_f of each frame, one behind the other.
+        """
+        return self.levels(self.input(tokens).unflatten(1, self.first_shape))

@@ -179,7 +179,7 @@ class SamplingConfig:
     """
 
     solver: SolverName = "dpmsolver++"
-    num_inference_steps: int = 10
+    num_inference_steps: int = 4
     spacing: SpacingName | None = None
     static_guidance: float = 1.0
     dynamic_guidance: float = 1.0

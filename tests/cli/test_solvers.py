@@ -38,6 +38,8 @@ def test_table_curves_and_numbers_are_written(model_folder, prepared, judge_fold
     assert "speed-up" in printed
     with Image.open(tmp_path / "out" / "solvers.png") as picture:
         assert picture.width > 800
+    with Image.open(tmp_path / "out" / "swaps.png") as picture:
+        assert picture.height > 3 * 6 * 64
 
 
 @pytest.mark.parametrize(

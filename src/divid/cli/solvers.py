@@ -18,7 +18,9 @@ STUDENT_SETTINGS = ["consistency:1,2,4"]
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--data", required=True, help="prepared data set; its test clips are swapped")
-    parser.add_argument("--out", required=True, help="folder for solvers.md, .json and .png; made if it is not there")
+    parser.add_argument(
+        "--out", required=True, help="folder for solvers.md, .json, .png and swaps.png; made if not there"
+    )
     parser.add_argument(
         "--settings",
         nargs="+",
@@ -44,10 +46,10 @@ def run(args: Namespace) -> None:
     from divid.evaluation.judge import Judge
     from divid.evaluation.pairs import PairList
     from divid.evaluation.report import markdown_table
-    from divid.evaluation.solvers import measure_solvers, parse_settings, plot_solvers, solver_table
+    from divid.evaluation.solvers import measure_solvers, parse_settings, plot_solvers, solver_sheet, solver_table
     from divid.export import load_model, resolve_model
     from divid.json_files import write_json
-    from divid.outputs import atomic_path
+    from divid.outputs import atomic_path, write_image
 
     for name in ("swap_pairs", "clips"):
         if getattr(args, name) < 1:
@@ -73,6 +75,7 @@ def run(args: Namespace) -> None:
 
         network = open_network(DEFAULT_NETWORK, "", device)
     pairs = PairList.draw(clips, args.swap_pairs)
+    facts = _facts(args, device, len(pairs))
     with common.progress_bar() as progress:
         rows = measure_solvers(
             models,
@@ -86,17 +89,18 @@ def run(args: Namespace) -> None:
             seed=args.seed,
             told=progress,
         )
-    facts = _facts(args, device, len(pairs))
     header, cells = solver_table(rows)
     parts = ["# Solvers and steps", markdown_table(("", ""), [(name, str(value)) for name, value in facts.items()])]
     with atomic_path(out / "solvers.md") as temporary:
         temporary.write_text("\n\n".join([*parts, markdown_table(header, cells)]) + "\n", encoding="utf-8")
     write_json(out / "solvers.json", {**facts, "settings": [row.to_dict() for row in rows]})
-    plot_solvers(rows, out / "solvers.png", f"{Path(args.data).name}: {len(pairs)} swaps, seed {args.seed}")
+    title = f"{Path(args.data).name}: {len(pairs)} swaps, seed {args.seed}"
+    plot_solvers(rows, out / "solvers.png", title)
+    write_image(out / "swaps.png", solver_sheet(rows, clips, pairs, title))
     widths = [max(len(line[column]) for line in (header, *cells)) for column in range(len(header))]
     for line in (header, *cells):
         common.say("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)))
-    common.say(f"table   {out / 'solvers.md'}\ncurves  {out / 'solvers.png'}")
+    common.say(f"table   {out / 'solvers.md'}\ncurves  {out / 'solvers.png'}\nswaps   {out / 'swaps.png'}")
 
 
 def _check_same_clips(options: Any, student: Any, name: str) -> None:

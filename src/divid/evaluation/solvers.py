@@ -12,9 +12,10 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from jaxtyping import Bool
+from PIL import Image
 from torch import Tensor
 
-from divid.arrays import peak_signal_to_noise
+from divid.arrays import peak_signal_to_noise, video_to_frames
 from divid.config import SamplingConfig, SolverName, SpacingName
 from divid.data.clips import ClipDataset
 from divid.data.module import middle_video
@@ -27,8 +28,10 @@ from divid.evaluation.pairs import PairList
 from divid.evaluation.realism import FeatureFit, FeatureNetwork
 from divid.plots import new_figure, save_figure
 from divid.types import Codes, Disentangler, Video
+from divid.video import contact_sheet
 
 ANSWERS = (*KINDS, "joint")
+NUM_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Setting:
     @property
     def name(self) -> str:
         """Model, solver, steps, spacing."""
-        return f"{self.model} {self.sampling.solver} {self.sampling.num_inference_steps}, {self.sampling.resolved_spacing}"
+        return _line(self, with_steps=True)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class SolverRow:
         accuracies: Judged swaps that are right in static factors, dynamic ones, and both; empty without a judge.
         change: Joint accuracy less the first setting's, with both ends of its 95 % interval, pair by pair; None without a judge.
         frechet: Distance of swapped clips to held-out ones, by frames and by clips; None without a feature network.
+        examples: The first `NUM_EXAMPLES` swaps, to be looked at.
     """
 
     setting: Setting
@@ -70,6 +74,7 @@ class SolverRow:
     accuracies: Mapping[str, Rate] = field(default_factory=dict)
     change: tuple[float, float, float] | None = None
     frechet: tuple[float, float] | None = None
+    examples: Video | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON has it."""
@@ -200,9 +205,10 @@ class _Job:
         psnr = float(peak_signal_to_noise(again, real).mean())
         swapped = Codes(codes.static[self.places[:, 0]], codes.dynamic[self.places[:, 1]])
         fit = None if self.network is None else FeatureFit(self.network)
-        answers, times = [], []
+        answers, times, examples = [], [], None
         for video, seconds in self._decode(model, swapped, setting, setting.name):
             times.append(seconds / len(video))
+            examples = video[:NUM_EXAMPLES].cpu() if examples is None else examples
             if self.judge is not None:
                 answers.append(self.judge.answers(video))
             if fit is not None:
@@ -219,7 +225,7 @@ class _Job:
             realism = fit.distance_to(self._real(device_of(model)))
             distance = (realism.frame, realism.clip)
         speedup = 1.0 if reference_seconds is None else reference_seconds / time_a_clip
-        row = SolverRow(setting, time_a_clip, speedup, psnr, accuracies, change, distance)
+        row = SolverRow(setting, time_a_clip, speedup, psnr, accuracies, change, distance, examples)
         return row, None if right is None else right["joint"]
 
     def _decode(self, model: Disentangler, codes: Codes, setting: Setting, what: str):
@@ -292,8 +298,30 @@ def solver_table(rows: Sequence[SolverRow]) -> tuple[list[str], list[list[str]]]
     return header, cells
 
 
-def _line(setting: Setting) -> str:
-    return f"{setting.model} {setting.sampling.solver}, {setting.sampling.resolved_spacing}"
+def solver_sheet(rows: Sequence[SolverRow], clips: ClipDataset, pairs: PairList, title: str = "") -> Image.Image:
+    """Draw the first swaps by every setting, under the two clips that each is made of.
+
+    Args:
+        rows: From `measure_solvers`.
+        clips: As given there.
+        pairs: As given there.
+        title: Heading.
+    """
+    assert rows[0].examples is not None
+    num_frames = rows[0].examples.shape[1]
+    lines: list[tuple[str, np.ndarray]] = []
+    for place in range(len(rows[0].examples)):
+        both = video_to_frames(middle_video(clips, pairs.numbers(clips)[place].tolist(), num_frames))
+        lines += [("A, whose look", both[0]), ("B, whose motion", both[1])]
+        for row in rows:
+            assert row.examples is not None
+            lines.append((_line(row.setting, with_steps=True), video_to_frames(row.examples[place : place + 1])[0]))
+    return contact_sheet(lines, max_columns=num_frames, cell=64, title=title or None)
+
+
+def _line(setting: Setting, *, with_steps: bool = False) -> str:
+    steps = f" {setting.sampling.num_inference_steps}" if with_steps else ""
+    return f"{setting.model} {setting.sampling.solver}{steps}, {setting.sampling.resolved_spacing}"
 
 
 def plot_solvers(rows: Sequence[SolverRow], path: Path, title: str = "") -> None:

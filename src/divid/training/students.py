@@ -18,7 +18,7 @@ TRAINING: dict[str, Any] = {
 }  # fmt: skip
 """How a student is trained, beside the defaults of `TrainingConfig`."""
 
-SAMPLING: dict[str, Any] = {"solver": "consistency", "num_inference_steps": 2}
+SAMPLING: dict[str, Any] = {"solver": "consistency", "num_inference_steps": 1}
 """How a student is sampled, unless asked otherwise."""
 
 

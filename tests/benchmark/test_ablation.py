@@ -23,6 +23,7 @@ EXPECTED = {
     "motion-augmentation": {"model.tokens.motion_augmentation": 1.0},
     "data-augmentation": {"data.augmentation": 0.5},
     "orthogonality-memory": {"model.tokens.orthogonality_memory": 512},
+    "canvas": {"model.denoiser.canvas_channels": 0},
     "orthogonality": {"model.tokens.orthogonality_weight": 0.0},
     "token-dropout": {"model.tokens.static_dropout": 0.0, "model.tokens.dynamic_dropout": 0.0},
 }

@@ -1,0 +1,78 @@
+"""The denoiser's tokens: prepared once for all steps, and drawn as a map beside the noisy frame."""
+
+import pytest
+import torch
+
+from divid.config import DenoiserConfig, TokenConfig
+from divid.errors import ConfigError
+from divid.models.denoiser import Denoiser
+from divid.models.token_canvas import TokenCanvas
+
+TOKENS = TokenConfig(static_dim=6, dynamic_dim=4)
+WIDTHS = {"blocks_per_level": 1, "attention_levels": (1,), "attention_width": 16, "attention_heads": 2, "norm_groups": 4}
+
+
+def config(**changes):
+    return DenoiserConfig(**{"channels": (8, 16), "patch_size": 2, **WIDTHS, **changes})
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    return Denoiser(config(**changes), TOKENS, image_size=16, channels=3, input_scale=torch.linspace(1, 0, 1000)).eval()
+
+
+def inputs(images=3):
+    generator = torch.Generator().manual_seed(1)
+    x_t = torch.randn(images, 3, 16, 16, generator=generator)
+    return (
+        x_t,
+        torch.tensor([0, 500, 999]),
+        torch.randn(images, 6, generator=generator),
+        torch.randn(images, 4, generator=generator),
+    )
+
+
+@pytest.mark.parametrize("conditioning", ["cross_attention", "adagn"])
+@pytest.mark.parametrize("canvas_channels", [0, 5])
+def test_tokens_may_be_prepared_once_for_all_steps(conditioning, canvas_channels):
+    denoiser = make(conditioning=conditioning, canvas_channels=canvas_channels)
+    x_t, t, static, dynamic = inputs()
+    context = denoiser.context(static, dynamic)
+    for shifted in (t, t.flip(0)):
+        torch.testing.assert_close(denoiser.predict(x_t, shifted, context), denoiser(x_t, shifted, static, dynamic))
+
+
+def test_without_a_canvas_the_tokens_enter_by_attention_alone():
+    denoiser = make()
+    x_t, _, static, dynamic = inputs()
+    assert denoiser.canvas is None
+    assert denoiser.context(static, dynamic).canvas is None
+    assert denoiser.unet.config.in_channels == x_t.shape[1] * 4
+
+
+@pytest.mark.parametrize("token", ["static", "dynamic"])
+def test_the_prediction_at_pure_noise_follows_each_token_by_the_canvas(token):
+    """At the last step the network sees nothing of x_t here, and the attention is cut off: what is left is the canvas."""
+    denoiser = make(canvas_channels=5)
+    x_t, _, static, dynamic = inputs()
+    changed = {"static": static, "dynamic": dynamic}
+    changed[token] = changed[token] + 1
+    context, other = denoiser.context(static, dynamic), denoiser.context(**changed)
+    last = torch.full((3,), 999)
+    first, second = (denoiser.predict(x_t, last, item._replace(sequence=context.sequence)) for item in (context, other))
+    assert (first - second).abs().mean() > 1e-4
+    again = denoiser.predict(x_t + 1, last, context)
+    torch.testing.assert_close(again, first)
+
+
+def test_the_canvas_has_places_of_its_own_and_the_networks_finest_size():
+    canvas = TokenCanvas(config(canvas_channels=5), TOKENS, side=8)
+    drawn = canvas(torch.randn(2, 10, generator=torch.Generator().manual_seed(2)))
+    assert drawn.shape == (2, 5, 8, 8)
+    assert drawn[..., 2:6, 2:6].std((2, 3)).min() > 1e-3
+
+
+def test_widths_that_the_canvas_cannot_normalise_are_named():
+    with pytest.raises(ConfigError, match=r"channels holds 12, with a canvas every width must be a multiple of 8"):
+        make(channels=(8, 12), canvas_channels=5)
+    make(channels=(8, 12))

@@ -18,9 +18,7 @@ STUDENT_SETTINGS = ["consistency:1,2,4"]
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--data", required=True, help="prepared data set; its test clips are swapped")
-    parser.add_argument(
-        "--out", required=True, help="folder for solvers.md, .json, .png and swaps.png; made if not there"
-    )
+    parser.add_argument("--out", required=True, help="folder for solvers.md, .json, .png and swaps.png; made if not there")
     parser.add_argument(
         "--settings",
         nargs="+",

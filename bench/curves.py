@@ -90,16 +90,15 @@ def compare(reference: Curve, runs: Sequence[Curve]) -> list[dict[str, Any]]:
     rows = []
     for curve in (reference, *runs):
         place = len(curve.steps) - 1 if curve is reference else curve.first_at(goal)
-        reached = place is not None
         rows.append(
             {
                 "run": curve.name,
                 "seconds_a_step": curve.seconds_a_step,
                 "last_loss": curve.losses[-1],
                 "minutes_in_all": curve.minutes[-1],
-                "minutes_to_reference": curve.minutes[place] if reached else None,
-                "clips_to_reference": curve.clips[place] if reached else None,
-                "share_of_reference_time": curve.minutes[place] / reference.minutes[-1] if reached else None,
+                "minutes_to_reference": None if place is None else curve.minutes[place],
+                "clips_to_reference": None if place is None else curve.clips[place],
+                "share_of_reference_time": None if place is None else curve.minutes[place] / reference.minutes[-1],
             }
         )
     return rows

@@ -23,9 +23,10 @@ from bench.sampling import encoding_rows, sampling_rows
 from bench.scaling import process_rows, scaling_rows
 from bench.training import training_rows
 from bench.workload import PAPER_STEPS, Bench, make_recipe, settle_precision
-from divid.config import Precision, PresetName
+from divid.config import Precision
 from divid.errors import ConfigError, DividError, OutputError, nearest
 from divid.export import resolve_model
+from divid.presets import PresetName
 from divid.training.fit import choose_device
 
 PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {

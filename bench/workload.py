@@ -11,10 +11,12 @@ import torch
 
 from bench.measuring import Effort, Measured, Peaks
 from bench.rows import Row
-from divid.config import DenoiserConfig, EncoderConfig, ModelConfig, Precision, PresetName, Recipe, TokenConfig, TrainingConfig
+from divid.config import ModelConfig, Precision, Recipe, TrainingConfig
 from divid.data.module import ClipDataModule
 from divid.errors import ConfigError
+from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
 from divid.models.divid import DividModel
+from divid.presets import PresetName
 from divid.randomness import derive_seed, make_generator
 from divid.recipes import load_recipe
 from divid.training.planning import choose_precision

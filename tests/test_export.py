@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from divid import export
-from divid.config import DenoiserConfig, EncoderConfig, ModelConfig, SamplingConfig, TokenConfig
+from divid.config import ModelConfig, SamplingConfig
 from divid.errors import ModelError, OutputError
 from divid.export import bundle_model, find_model_folder, load_model, render_card, resolve_model, save_model
+from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
 from divid.models.divid import DividModel
 
 CONFIG = ModelConfig(

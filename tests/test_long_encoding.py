@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from divid.config import DenoiserConfig, EncoderConfig, ModelConfig, TokenConfig
+from divid.config import ModelConfig
 from divid.long_encoding import blend_windows, encode_recording, interleaved_positions
+from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
 from divid.models.divid import DividModel
 from divid.types import Codes
 

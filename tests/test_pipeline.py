@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from divid.arrays import frames_to_video, video_to_frames
-from divid.config import DenoiserConfig, EncoderConfig, ModelConfig, SamplingConfig, TokenConfig
+from divid.config import ModelConfig, SamplingConfig
 from divid.errors import ConfigError, InputError, VideoReadError
+from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
 from divid.models.divid import DividModel
 from divid.pipeline import DividPipeline
 from divid.rendering import RenderOptions, enlarge, runs

@@ -13,8 +13,9 @@ import pytest
 
 import divid
 from divid.cli.main import COMMANDS, build_parser
-from divid.config import PRESETS, Recipe
+from divid.config import Recipe
 from divid.distillation.options import ConsistencyConfig
+from divid.presets import PRESETS
 from divid.recipes import flatten, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]

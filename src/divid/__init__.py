@@ -8,22 +8,12 @@ from typing import TYPE_CHECKING, Any
 from divid._version import __version__
 
 if TYPE_CHECKING:
-    from divid.config import (
-        BottleneckConfig,
-        DataConfig,
-        DenoiserConfig,
-        DiffusionConfig,
-        EncoderConfig,
-        ModelConfig,
-        Recipe,
-        SamplingConfig,
-        TokenConfig,
-        TrainingConfig,
-    )
+    from divid.config import DataConfig, ModelConfig, Recipe, SamplingConfig, TrainingConfig
     from divid.data.clips import ClipDataset
     from divid.errors import DividError
     from divid.export import load_model, save_model
     from divid.methods import METHODS
+    from divid.model_parts import BottleneckConfig, DenoiserConfig, DiffusionConfig, EncoderConfig, TokenConfig
     from divid.models.divid import DividModel
     from divid.pipeline import DividPipeline
     from divid.types import Codes, Disentangler
@@ -37,11 +27,11 @@ _PLACES = {
     "Disentangler": "divid.types",
     "Recipe": "divid.config",
     "ModelConfig": "divid.config",
-    "EncoderConfig": "divid.config",
-    "TokenConfig": "divid.config",
-    "BottleneckConfig": "divid.config",
-    "DenoiserConfig": "divid.config",
-    "DiffusionConfig": "divid.config",
+    "EncoderConfig": "divid.model_parts",
+    "TokenConfig": "divid.model_parts",
+    "BottleneckConfig": "divid.model_parts",
+    "DenoiserConfig": "divid.model_parts",
+    "DiffusionConfig": "divid.model_parts",
     "DataConfig": "divid.config",
     "TrainingConfig": "divid.config",
     "SamplingConfig": "divid.config",

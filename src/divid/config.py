@@ -1,5 +1,7 @@
 """Every option of a model, its training and its sampling, as dataclasses (this file imports no torch).
 
+The options of a model's parts stand in `model_parts.py`, and what the presets give them in `presets.py`.
+
 A field that is `None` takes the value of the model's preset; `ModelConfig.resolve` fills them all in. What a run used stands
 in its `recipe.yaml`, fully resolved.
 """
@@ -9,15 +11,23 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, get_args, runtime_checkable
 
+from divid.config_checks import check_choice, check_range
 from divid.errors import ConfigError, nearest
+from divid.model_parts import (
+    BottleneckConfig,
+    BottleneckKind,
+    BottleneckProfile,
+    Conditioning,
+    DenoiserConfig,
+    DiffusionConfig,
+    EncoderConfig,
+    PredictionType,
+    ScheduleName,
+    StaticSource,
+    TokenConfig,
+)
+from divid.presets import PRESETS, PresetName, fill_in
 
-PresetName = Literal["tiny", "small", "base", "paper"]
-StaticSource = Literal["first", "random", "whole"]
-Conditioning = Literal["cross_attention", "adagn"]
-BottleneckKind = Literal["none", "channel"]
-BottleneckProfile = Literal["one_minus_abar", "linear", "constant"]
-PredictionType = Literal["epsilon", "v_prediction"]
-ScheduleName = Literal["linear", "cosine"]
 SolverName = Literal["ddpm", "ddim", "dpmsolver++", "unipc", "consistency"]
 SpacingName = Literal["trailing", "power"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -30,138 +40,6 @@ SPACINGS: dict[SolverName, SpacingName] = {
     "consistency": "power",
 }
 """`sampling.spacing` of each solver where it is left open; ancestral sampling stays as it was published."""
-
-
-@dataclass
-class EncoderConfig:
-    """The sequence encoder, method section 1.
-
-    Args:
-        base_channels: Width of the frame encoder's first level (preset; paper 128).
-        multipliers: Width of each resolution level over the base width (paper 1, 2, 4).
-        blocks_per_level: Residual blocks a level (preset; paper 2).
-        patch_size: Space-to-depth factor before the first convolution; the levels then halve that much less often (preset;
-            paper 1).
-        feature_channels: Channels of the last 1x1 convolution (paper 3).
-        static_hidden: Width of the two layers of the static token's MLP (preset; paper 1024).
-        lstm_hidden: Width of the bidirectional LSTM in each direction (paper 128).
-        attention_heads: Heads of the self-attention over frames (paper 8).
-    """
-
-    base_channels: int | None = None
-    multipliers: tuple[int, ...] = (1, 2, 4)
-    blocks_per_level: int | None = None
-    patch_size: int | None = None
-    feature_channels: int | None = None
-    static_hidden: int | None = None
-    lstm_hidden: int = 128
-    attention_heads: int = 8
-
-
-@dataclass
-class TokenConfig:
-    """The two kinds of token and what keeps them apart, each bias behind its own switch.
-
-    Args:
-        static_dim: Width of s (preset; paper 256).
-        dynamic_dim: Width of each d_f (preset; paper 256). Narrower leaks less.
-        use_residual: Subtract the first frame's features before motion is encoded (paper: on).
-        static_source: Frame that the static token sees in training: the first (paper), one at random, or the mean over the
-            whole clip.
-        static_dropout: Probability that a clip's static token is replaced by the learned empty one in training (needed for
-            guidance).
-        dynamic_dropout: The same for a clip's dynamic tokens.
-        orthogonality_weight: lambda of eq. (5) (choice 0.1); 0 switches the term off.
-        orthogonality_memory: Clips of earlier steps over which, together with the batch's, that term is taken: as the correlation
-            of s with mean and spread of d over the frames; 0 (paper): the batch alone.
-        motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that
-            the dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
-    """
-
-    static_dim: int | None = None
-    dynamic_dim: int | None = None
-    use_residual: bool = True
-    static_source: StaticSource = "first"
-    static_dropout: float | None = None
-    dynamic_dropout: float | None = None
-    orthogonality_weight: float = 0.1
-    orthogonality_memory: int = 0
-    motion_augmentation: float = 0.0
-
-
-@dataclass
-class BottleneckConfig:
-    """The explicit time-varying bottleneck of method section 4 (off by default: diffusion itself is one).
-
-    Args:
-        kind: `none`, or `channel`: the token that step t sees is drawn with a noise that grows with t.
-        profile: w(t): `one_minus_abar`, `linear` in t, or `constant`.
-        kappa_static: Channel noise of the static token, times w(t).
-        kappa_dynamic: Channel noise of the dynamic tokens, times w(t).
-        beta: Weight of the KL term.
-        static_share: How much the static token's KL counts in it beside the dynamic tokens': 0 leaves what it holds unlimited.
-    """
-
-    kind: BottleneckKind = "none"
-    profile: BottleneckProfile = "one_minus_abar"
-    kappa_static: float = 1.0
-    kappa_dynamic: float = 1.0
-    beta: float = 1e-4
-    static_share: float = 1.0
-
-
-@dataclass
-class DenoiserConfig:
-    """The conditional U-Net, method section 2.
-
-    Args:
-        channels: Width of each resolution level (preset; paper 128, 256, 384, 512).
-        blocks_per_level: Residual blocks a level (preset; paper 2).
-        patch_size: Space-to-depth factor before the U-Net and back after it (preset; paper 1).
-        attention_levels: Levels with transformer blocks, 0 is the finest (preset; paper 1, 2, 3).
-        attention_heads: Heads in each transformer block (paper 8).
-        attention_width: Width to which both tokens are projected as the context (preset; paper 256).
-        canvas_channels: Channels of a map, drawn from the two tokens by a small network, that the U-Net sees beside the noisy
-            frame; 0 (paper): none.
-        conditioning: `cross_attention` (paper), or `adagn`: tokens enter through the scale and shift of the group norms.
-        norm_groups: Groups of the group norms (preset; paper 32). In narrow networks 32 leave so few channels a group that the
-            norms take out the constant colours which the tokens have set.
-    """
-
-    channels: tuple[int, ...] | None = None
-    blocks_per_level: int | None = None
-    patch_size: int | None = None
-    attention_levels: tuple[int, ...] | None = None
-    attention_heads: int = 8
-    attention_width: int | None = None
-    canvas_channels: int = 0
-    conditioning: Conditioning = "cross_attention"
-    norm_groups: int | None = None
-
-
-@dataclass
-class DiffusionConfig:
-    """Noise schedule, prediction and the sharing of noise, method sections 2 and 3.
-
-    Args:
-        prediction_type: What the network predicts (preset; paper epsilon).
-        schedule: `linear` or `cosine` (preset; paper linear).
-        num_train_timesteps: Steps of the forward process.
-        timestep_shift: Shift of the training time steps towards noise, where the tokens have most to say: at 3 pure noise is
-            drawn 3 times as often as in an even draw, the cleanest frames a third as often; 1 (paper): even.
-        shared_training: One noise draw and one t for all frames of a clip in training (preset; paper on). Off: one draw a frame.
-        shared_sampling: One start noise, and one noise each ancestral step, for all frames of a clip in sampling (paper on).
-        scale_input: Scale x_t, before the network sees it, by how much of it is signal (default: with v_prediction; not possible
-            with epsilon, which asks for the noise that this hides; paper off).
-    """
-
-    prediction_type: PredictionType | None = None
-    schedule: ScheduleName | None = None
-    num_train_timesteps: int = 1000
-    timestep_shift: float = 1.0
-    shared_training: bool | None = None
-    shared_sampling: bool = True
-    scale_input: bool | None = None
 
 
 @dataclass
@@ -197,14 +75,14 @@ class SamplingConfig:
         Raises:
             ConfigError: A value is outside its range.
         """
-        _check_choice("sampling.solver", self.solver, get_args(SolverName))
-        _check_range("sampling.num_inference_steps", self.num_inference_steps, 1, 1000)
+        check_choice("sampling.solver", self.solver, get_args(SolverName))
+        check_range("sampling.num_inference_steps", self.num_inference_steps, 1, 1000)
         if self.spacing is not None:
-            _check_choice("sampling.spacing", self.spacing, get_args(SpacingName))
-        _check_range("sampling.static_guidance", self.static_guidance, 0, 100)
-        _check_range("sampling.dynamic_guidance", self.dynamic_guidance, 0, 100)
-        _check_range("sampling.eta", self.eta, 0, 1)
-        _check_range("sampling.chunk_frames", self.chunk_frames, 1, 1_000_000)
+            check_choice("sampling.spacing", self.spacing, get_args(SpacingName))
+        check_range("sampling.static_guidance", self.static_guidance, 0, 100)
+        check_range("sampling.dynamic_guidance", self.dynamic_guidance, 0, 100)
+        check_range("sampling.eta", self.eta, 0, 1)
+        check_range("sampling.chunk_frames", self.chunk_frames, 1, 1_000_000)
         return self
 
 
@@ -246,8 +124,8 @@ class ModelConfig:
         Raises:
             ConfigError: A value is outside its range, or two do not fit together.
         """
-        _check_choice("model.preset", self.preset, PRESETS)
-        resolved = _fill_in(self, PRESETS[self.preset])
+        check_choice("model.preset", self.preset, PRESETS)
+        resolved = fill_in(self, PRESETS[self.preset])
         _validate_model(resolved)
         return resolved
 
@@ -360,20 +238,20 @@ class Recipe:
 
     def resolve(self) -> Recipe:
         """Fill in the preset's values and check every field; errors as for `ModelConfig.resolve`."""
-        _check_range("data.frames_per_sequence", self.data.frames_per_sequence, 2, 512)
-        _check_range("data.min_frames", self.data.min_frames, 2, self.data.frames_per_sequence)
-        _check_range("data.min_span", self.data.min_span, 0.05, 1)
-        _check_range("data.num_workers", self.data.num_workers, 0, 1024)
-        _check_range("data.num_shards", self.data.num_shards, 1, self.training.batch_size)
+        check_range("data.frames_per_sequence", self.data.frames_per_sequence, 2, 512)
+        check_range("data.min_frames", self.data.min_frames, 2, self.data.frames_per_sequence)
+        check_range("data.min_span", self.data.min_span, 0.05, 1)
+        check_range("data.num_workers", self.data.num_workers, 0, 1024)
+        check_range("data.num_shards", self.data.num_shards, 1, self.training.batch_size)
         if self.training.batch_size % self.data.num_shards:
             raise ConfigError(
                 f"training.batch_size is {self.training.batch_size}, must be a multiple of the {self.data.num_shards} of "
                 "data.num_shards: change one of them"
             )
-        _check_range("data.augmentation", self.data.augmentation, 0, 3)
-        _check_range("training.frames_per_clip", self.training.frames_per_clip, 0, self.data.frames_per_sequence)
+        check_range("data.augmentation", self.data.augmentation, 0, 3)
+        check_range("training.frames_per_clip", self.training.frames_per_clip, 0, self.data.frames_per_sequence)
         for name, low, high in _TRAINING_RANGES:
-            _check_range(f"training.{name}", getattr(self.training, name), low, high)
+            check_range(f"training.{name}", getattr(self.training, name), low, high)
         self.sampling.validate()
         told = {"frames_per_sequence": self.data.frames_per_sequence, "num_train_steps": self.training.num_steps}
         return replace(self, model=tell(self.model, told).resolve())
@@ -385,69 +263,6 @@ _TRAINING_RANGES: tuple[tuple[str, float, float], ...] = (
     ("validate_every_steps", 0, 10**8), ("num_validation_clips", 0, 10**6), ("max_minutes", 0, 10**6),
     ("log_every_steps", 1, 10**8),
 )  # fmt: skip
-
-_COMMON: dict[str, Any] = {
-    "tokens": {"static_dim": 256, "dynamic_dim": 32, "static_dropout": 0.1, "dynamic_dropout": 0.1},
-    "diffusion": {"prediction_type": "v_prediction", "schedule": "cosine", "shared_training": False},
-}
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {
-        **_COMMON,
-        "image_size": 32,
-        "encoder": {"base_channels": 32, "blocks_per_level": 1, "patch_size": 1, "feature_channels": 8, "static_hidden": 512},
-        "tokens": {**_COMMON["tokens"], "static_dim": 128},
-        "denoiser": {
-            "channels": (32, 64, 96),
-            "blocks_per_level": 1,
-            "patch_size": 1,
-            "attention_levels": (1, 2),
-            "attention_width": 128,
-            "norm_groups": 8,
-        },
-    },
-    "small": {
-        **_COMMON,
-        "image_size": 64,
-        "encoder": {"base_channels": 32, "blocks_per_level": 2, "patch_size": 1, "feature_channels": 3, "static_hidden": 1024},
-        "denoiser": {
-            "channels": (32, 64, 96, 128),
-            "blocks_per_level": 2,
-            "patch_size": 1,
-            "attention_levels": (1, 2, 3),
-            "attention_width": 256,
-            "norm_groups": 8,
-        },
-    },
-    "base": {
-        **_COMMON,
-        "image_size": 64,
-        "encoder": {"base_channels": 64, "blocks_per_level": 2, "patch_size": 1, "feature_channels": 3, "static_hidden": 1024},
-        "denoiser": {
-            "channels": (64, 128, 192, 256),
-            "blocks_per_level": 2,
-            "patch_size": 1,
-            "attention_levels": (1, 2, 3),
-            "attention_width": 256,
-            "norm_groups": 8,
-        },
-    },
-    "paper": {
-        "image_size": 64,
-        "encoder": {"base_channels": 128, "blocks_per_level": 2, "patch_size": 1, "feature_channels": 3, "static_hidden": 1024},
-        "tokens": {"static_dim": 256, "dynamic_dim": 256, "static_dropout": 0.0, "dynamic_dropout": 0.0},
-        "denoiser": {
-            "channels": (128, 256, 384, 512),
-            "blocks_per_level": 2,
-            "patch_size": 1,
-            "attention_levels": (1, 2, 3),
-            "attention_width": 256,
-            "norm_groups": 32,
-        },
-        "diffusion": {"prediction_type": "epsilon", "schedule": "linear", "shared_training": True},
-    },
-}
-"""Values that a preset gives to the fields left at `None`; sizes as in the README's table."""
 
 
 def tell(model: MethodConfig, values: dict[str, Any]) -> MethodConfig:
@@ -465,7 +280,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     """Turn a config into plain nested dicts and lists, as JSON and YAML store it.
 
     Args:
-        config: Any dataclass of this file.
+        config: Any dataclass of options.
     """
     return _plain(asdict(config))
 
@@ -474,7 +289,7 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
     """Build a config from nested dicts.
 
     Args:
-        cls: A dataclass of this file.
+        cls: A dataclass of options.
         values: Values for some or all of its fields.
         where: Dotted place of `values`, for messages.
 
@@ -504,56 +319,33 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _fill_in(config: Any, preset: dict[str, Any]) -> Any:
-    changes = {}
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if is_dataclass(value):
-            changes[f.name] = _fill_in(value, preset.get(f.name, {}))
-        elif value is None and f.name == "scale_input":
-            changes[f.name] = (config.prediction_type or preset["prediction_type"]) == "v_prediction"
-        elif value is None:
-            changes[f.name] = preset[f.name]
-    return replace(config, **changes)
-
-
-def _check_choice(name: str, value: Any, allowed: Any) -> None:
-    if value not in tuple(allowed):
-        raise ConfigError(f"{name} is {value!r}{nearest(str(value), tuple(allowed))}")
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} is {value}, must lie between {low} and {high}")
-
-
 def _validate_model(model: ModelConfig) -> None:
     encoder, denoiser, tokens = model.encoder, model.denoiser, model.tokens
     assert model.image_size is not None and encoder.patch_size is not None and denoiser.patch_size is not None
     assert denoiser.channels is not None and denoiser.attention_levels is not None and denoiser.norm_groups
     assert tokens.static_dropout is not None and tokens.dynamic_dropout is not None
-    _check_choice("model.channels", model.channels, (1, 3))
-    _check_choice("model.tokens.static_source", tokens.static_source, get_args(StaticSource))
-    _check_choice("model.denoiser.conditioning", denoiser.conditioning, get_args(Conditioning))
-    _check_choice("model.bottleneck.kind", model.bottleneck.kind, get_args(BottleneckKind))
-    _check_choice("model.bottleneck.profile", model.bottleneck.profile, get_args(BottleneckProfile))
+    check_choice("model.channels", model.channels, (1, 3))
+    check_choice("model.tokens.static_source", tokens.static_source, get_args(StaticSource))
+    check_choice("model.denoiser.conditioning", denoiser.conditioning, get_args(Conditioning))
+    check_choice("model.bottleneck.kind", model.bottleneck.kind, get_args(BottleneckKind))
+    check_choice("model.bottleneck.profile", model.bottleneck.profile, get_args(BottleneckProfile))
     for name in ("kappa_static", "kappa_dynamic", "beta", "static_share"):
-        _check_range(f"model.bottleneck.{name}", getattr(model.bottleneck, name), 0, 1000)
-    _check_choice("model.diffusion.prediction_type", model.diffusion.prediction_type, get_args(PredictionType))
-    _check_choice("model.diffusion.schedule", model.diffusion.schedule, get_args(ScheduleName))
+        check_range(f"model.bottleneck.{name}", getattr(model.bottleneck, name), 0, 1000)
+    check_choice("model.diffusion.prediction_type", model.diffusion.prediction_type, get_args(PredictionType))
+    check_choice("model.diffusion.schedule", model.diffusion.schedule, get_args(ScheduleName))
     if model.diffusion.scale_input and model.diffusion.prediction_type == "epsilon":
         raise ConfigError(
             "model.diffusion.scale_input hides the noise, which prediction_type epsilon asks for: "
             "set scale_input to false, or prediction_type to v_prediction"
         )
-    _check_range("model.tokens.static_dropout", tokens.static_dropout, 0, 1)
-    _check_range("model.tokens.dynamic_dropout", tokens.dynamic_dropout, 0, 1)
-    _check_range("model.tokens.orthogonality_memory", tokens.orthogonality_memory, 0, 10**6)
-    _check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
-    _check_range("model.image_size", model.image_size, 8, 1024)
-    _check_range("model.max_frame_spacing", model.max_frame_spacing, 0, 10**9)
-    _check_range("model.diffusion.timestep_shift", model.diffusion.timestep_shift, 0.01, 100)
-    _check_range("model.diffusion.num_train_timesteps", model.diffusion.num_train_timesteps, 2, 100_000)
+    check_range("model.tokens.static_dropout", tokens.static_dropout, 0, 1)
+    check_range("model.tokens.dynamic_dropout", tokens.dynamic_dropout, 0, 1)
+    check_range("model.tokens.orthogonality_memory", tokens.orthogonality_memory, 0, 10**6)
+    check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
+    check_range("model.image_size", model.image_size, 8, 1024)
+    check_range("model.max_frame_spacing", model.max_frame_spacing, 0, 10**9)
+    check_range("model.diffusion.timestep_shift", model.diffusion.timestep_shift, 0.01, 100)
+    check_range("model.diffusion.num_train_timesteps", model.diffusion.num_train_timesteps, 2, 100_000)
     for name, patch, levels in (
         ("denoiser", denoiser.patch_size, len(denoiser.channels)),
         ("encoder", encoder.patch_size, len(encoder.multipliers)),
@@ -566,7 +358,7 @@ def _validate_model(model: ModelConfig) -> None:
             raise ConfigError(
                 f"model.denoiser.channels holds {width}, every width must be a multiple of norm_groups = {denoiser.norm_groups}"
             )
-    _check_range("model.denoiser.canvas_channels", denoiser.canvas_channels, 0, 4096)
+    check_range("model.denoiser.canvas_channels", denoiser.canvas_channels, 0, 4096)
     wrong = [level for level in denoiser.attention_levels if not 0 <= level < len(denoiser.channels)]
     if wrong:
         raise ConfigError(f"model.denoiser.attention_levels holds {wrong[0]}, levels are 0 to {len(denoiser.channels) - 1}")

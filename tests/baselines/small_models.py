@@ -9,7 +9,7 @@ import torch
 from divid.baselines.dbse import DBSEModel
 from divid.baselines.options import DBSEConfig, PerceptualConfig, SPYLConfig
 from divid.baselines.spyl import SPYLModel
-from divid.config import EncoderConfig
+from divid.model_parts import EncoderConfig
 from divid.randomness import Randomness
 
 SIZE = 16

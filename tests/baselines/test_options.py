@@ -10,8 +10,9 @@ import yaml
 from divid.baselines.dbse import DBSEModel
 from divid.baselines.options import DBSEConfig, DBSEWeights, PerceptualConfig, SPYLConfig, SPYLWeights
 from divid.baselines.spyl import SPYLModel
-from divid.config import EncoderConfig, ModelConfig, from_dict, to_dict
+from divid.config import ModelConfig, from_dict, to_dict
 from divid.errors import ConfigError
+from divid.model_parts import EncoderConfig
 
 
 def changed(options, values):

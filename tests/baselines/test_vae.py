@@ -16,7 +16,7 @@ from divid.baselines.networks import (
     initialise_as_original,
 )
 from divid.baselines.vae import DynamicPrior, Gaussian, divergence, standard_divergence
-from divid.config import EncoderConfig
+from divid.model_parts import EncoderConfig
 from divid.models.frame_encoder import FrameEncoder
 
 

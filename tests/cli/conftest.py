@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from divid.cli.main import main
-from divid.config import DenoiserConfig, EncoderConfig, ModelConfig, SamplingConfig, TokenConfig
+from divid.config import ModelConfig, SamplingConfig
 from divid.export import save_model
+from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
 from divid.models.divid import DividModel
 from divid.video import write_video
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from divid.cli.main import main
-from divid.config import DenoiserConfig, EncoderConfig, TokenConfig
+from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
 from divid.video import read_video
 
 FILES = {"a.mp4", "b.mp4", "a_moves_like_b.mp4", "b_moves_like_a.mp4", "swap.gif", "swap.png"}

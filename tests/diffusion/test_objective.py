@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from divid.config import BottleneckConfig
 from divid.diffusion.objective import (
     channel_divergence,
     channel_profile,
@@ -13,6 +12,7 @@ from divid.diffusion.objective import (
     orthogonality_loss,
     simple_loss,
 )
+from divid.model_parts import BottleneckConfig
 
 
 def test_simple_loss_is_the_mean_square():

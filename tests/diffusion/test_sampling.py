@@ -6,11 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from divid.config import DiffusionConfig, SamplingConfig
+from divid.config import SamplingConfig
 from divid.diffusion.noise import SamplingNoise
 from divid.diffusion.sampling import make_scheduler, sample_frames, spaced_timesteps
 from divid.diffusion.schedule import alphas_cumprod
 from divid.errors import ConfigError
+from divid.model_parts import DiffusionConfig
 
 SOLVERS = ["ddpm", "ddim", "dpmsolver++", "unipc"]
 SPACINGS = ["trailing", "power"]

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from divid.baselines.dbse import DBSEModel
-from divid.config import DenoiserConfig, DiffusionConfig, EncoderConfig, ModelConfig, SamplingConfig, TokenConfig, to_dict
+from divid.config import ModelConfig, SamplingConfig, to_dict
 from divid.diffusion.noise import SamplingNoise
 from divid.diffusion.sampling import make_scheduler, sample_frames
 from divid.diffusion.schedule import add_noise, alphas_cumprod
 from divid.distillation.consistency import ConsistencyModel, follow_teacher, interval_bounds
 from divid.distillation.options import ConsistencyConfig
 from divid.errors import ConfigError
+from divid.model_parts import DenoiserConfig, DiffusionConfig, EncoderConfig, TokenConfig
 from divid.models.divid import DividModel
 from divid.randomness import Randomness
 from divid.recipes import load_recipe

@@ -7,19 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from divid.config import DenoiserConfig, DiffusionConfig, EncoderConfig, ModelConfig, TokenConfig
+from divid.config import ModelConfig
 from divid.data.clips import ClipDataset
 from divid.diffusion.schedule import alphas_cumprod, prediction_target, prior_divergence, signal_to_noise
 from divid.errors import ConfigError, DatasetError, ModelError, OutputError
 from divid.evaluation import bottleneck
-from divid.evaluation.bottleneck import (
-    derangement,
-    information_curve,
-    measure_bottleneck,
-    plot_curve,
-    timestep_blocks,
-    write_csv,
-)
+from divid.evaluation.bottleneck import derangement, information_curve, measure_bottleneck, timestep_blocks
+from divid.evaluation.bottleneck_report import plot_curve, write_csv
+from divid.model_parts import DenoiserConfig, DiffusionConfig, EncoderConfig, TokenConfig
 from divid.models.divid import DividModel
 from divid.types import Codes
 from made_data import make_set, write_depth

@@ -22,10 +22,10 @@ from divid.evaluation.leakage import (
     check_labels,
     collect_codes,
     measure_leakage,
-    mlp_probe,
     probe_codes,
     summarise_dynamic,
 )
+from divid.evaluation.probes import mlp_probe
 from divid.types import Codes
 from made_data import make_set, write_depth
 from pixel_method import PixelMethod

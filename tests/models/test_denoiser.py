@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from divid.config import DenoiserConfig, TokenConfig
 from divid.errors import ConfigError
+from divid.model_parts import DenoiserConfig, TokenConfig
 from divid.models.denoiser import Denoiser
 from divid.models.token_canvas import TokenCanvas
 

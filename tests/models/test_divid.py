@@ -5,14 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from divid.config import (
-    DenoiserConfig,
-    EncoderConfig,
-    ModelConfig,
-    SamplingConfig,
-    TokenConfig,
-)
+from divid.config import ModelConfig, SamplingConfig
 from divid.errors import ConfigError
+from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
 from divid.models.divid import DividModel
 from divid.models.sequence_encoder import residual_features
 from divid.randomness import Randomness

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from divid.baselines.options import SMALLEST_DCGAN_MAP
-from divid.config import EncoderConfig
+from divid.model_parts import EncoderConfig
 from divid.models.frame_encoder import GROUPS, ResidualBlock
 
 FIRST_DCGAN_WIDTH, LARGEST_DCGAN_WIDTH = 64, 512

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Self, get_args
 
-from divid.config import PRESETS, EncoderConfig, PresetName
 from divid.errors import ConfigError, nearest
+from divid.model_parts import EncoderConfig
+from divid.presets import PRESETS, PresetName
 
 Backbone = Literal["divid", "dcgan"]
 Objective = Literal["paper", "original"]

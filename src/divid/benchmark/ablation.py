@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from divid.benchmark.plan import SAMPLING_SWITCH, EvaluationOptions, JudgeOptions, Plan, plan_from_dict
-from divid.config import Conditioning, Recipe, StaticSource
+from divid.config import Recipe
 from divid.errors import ConfigError, nearest
+from divid.model_parts import Conditioning, StaticSource
 from divid.recipes import flatten, load_recipe
 
 logger = logging.getLogger("divid")

@@ -28,7 +28,8 @@ def run(args: Namespace) -> None:
     import torch
 
     from divid.data.clips import ClipDataset
-    from divid.evaluation.bottleneck import measure_bottleneck, plot_curve, write_csv
+    from divid.evaluation.bottleneck import measure_bottleneck
+    from divid.evaluation.bottleneck_report import plot_curve, write_csv
     from divid.json_files import write_json
     from divid.randomness import make_generator
 

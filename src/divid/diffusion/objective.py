@@ -8,7 +8,7 @@ from torch import Tensor, distributed
 from torch.distributed.nn.functional import all_gather
 from torch.nn import functional
 
-from divid.config import BottleneckConfig
+from divid.model_parts import BottleneckConfig
 from divid.types import DynamicTokens, StaticToken
 
 

@@ -9,10 +9,11 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
 
-from divid.config import DiffusionConfig, SamplingConfig, SolverName, SpacingName
+from divid.config import SamplingConfig, SolverName, SpacingName
 from divid.diffusion.noise import SamplingNoise
 from divid.diffusion.schedule import add_noise, alphas_cumprod, prediction_to_x_0
 from divid.errors import ConfigError
+from divid.model_parts import DiffusionConfig
 from divid.types import SamplingCallback
 
 diffusers_logging.set_verbosity_error()

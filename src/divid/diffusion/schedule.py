@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divid.config import PredictionType, ScheduleName
 from divid.errors import ConfigError, nearest
+from divid.model_parts import PredictionType, ScheduleName
 
 LINEAR_BETAS = (1e-4, 0.02)
 """First and last beta of the linear schedule over 1000 steps (Ho et al., 2020, section 4)."""

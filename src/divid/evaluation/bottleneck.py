@@ -2,33 +2,26 @@
 
 At every step t the error of x_0 is measured with a clip's own tokens, and again with s, or d_f, taken from another clip. The
 rise, weighted as in the variational bound, is what the token is worth there: (SNR(t-1) - SNR(t)) / 2 nats for each unit of error.
-
-    bottleneck.csv    one row a measured timestep, in nats and bits a frame
-    bottleneck.png    the same over t, and cumulated from the noise down
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from divid.config import DiffusionConfig
 from divid.data.clips import ClipDataset
 from divid.data.module import middle_video
 from divid.diffusion.schedule import add_noise, alphas_cumprod, prediction_to_x_0, prior_divergence, signal_to_noise
 from divid.errors import ConfigError, DatasetError, ModelError
 from divid.evaluation.quality import Estimate
+from divid.model_parts import DiffusionConfig
 from divid.models.divid import DividModel
-from divid.outputs import atomic_path
-from divid.plots import new_figure, save_figure
 from divid.randomness import make_generator
 from divid.types import Codes, Disentangler, Video
 
@@ -145,25 +138,6 @@ class BottleneckCurve:
         is_noisy = self.snr < 1
         noisy, clear = (float(nats[chosen].sum(0).mean()) for chosen in (is_noisy, ~is_noisy))
         return TokenShare(token, Estimate.of(nats.sum(0).tolist()), noisy, clear)
-
-    def rows(self) -> list[dict[str, float | int]]:
-        """Give one row a measured timestep, as bottleneck.csv holds it."""
-        columns: dict[str, list[Any]] = {
-            "timestep": [block.middle for block in self.blocks],
-            "first_timestep": [block.first for block in self.blocks],
-            "last_timestep": [block.last for block in self.blocks],
-            "snr": self.snr.tolist(),
-            "weight": self.weight.tolist(),
-            "squared_error": self.error.tolist(),
-        }
-        for token in TOKENS:
-            columns[f"{token}_error_rise"] = self.rises[token].mean(1).tolist()
-            for name, values in (("", self.nats(token)), ("_cumulative", self.cumulative(token))):
-                columns[f"{token}{name}_nats"] = values.tolist()
-                columns[f"{token}{name}_bits"] = (values * BITS).tolist()
-        columns["schedule_kl_nats"] = self.divergence.tolist()
-        columns["schedule_kl_bits"] = (self.divergence * BITS).tolist()
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def to_text(self) -> str:
         """Give the table of where each token matters."""
@@ -330,54 +304,6 @@ def derangement(count: int, seed: int) -> Int[Tensor, " count"]:
     return partner
 
 
-def write_csv(curve: BottleneckCurve, path: Path) -> None:
-    """Write one row a measured timestep, at full precision.
-
-    Args:
-        curve: The curve.
-        path: The file.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    rows = curve.rows()
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def plot_curve(curve: BottleneckCurve, path: Path, title: str = "") -> None:
-    """Draw what each token is worth at each timestep, and cumulated from the noise down beside the schedule's own KL, as a PNG.
-
-    Args:
-        curve: The curve.
-        path: The picture.
-        title: Heading.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    figure = new_figure(11, 4)
-    each, summed = figure.subplots(1, 2)
-    t = [block.middle for block in curve.blocks]
-    for token in TOKENS:
-        each.plot(t, curve.nats(token).tolist(), label=f"{SYMBOLS[token]} ({token})", linewidth=1)
-        summed.plot(t, curve.cumulative(token).tolist(), label=f"{SYMBOLS[token]} ({token})", linewidth=1)
-    summed.plot(t, curve.divergence.tolist(), label="KL(q(x_t | x_0) || N(0, I))", linewidth=1, linestyle="--", color="grey")
-    each.set(xlabel="t", ylabel="nats a frame and timestep", title="worth of each token at t")
-    summed.set(xlabel="t", ylabel="nats a frame", title="from pure noise down to t")
-    crossing = _unit_snr(curve)
-    for axes in (each, summed):
-        axes.set_yscale("symlog", linthresh=_linear_range(curve, is_summed=axes is summed))
-        axes.axvline(crossing, color="black", linewidth=0.5, linestyle=":", label="SNR = 1")
-        axes.grid(alpha=0.3)
-        axes.legend()
-    if title:
-        figure.suptitle(title)
-    save_figure(figure, path)
-
-
 def _noise(video: Video, seed: int, t: int) -> Video:
     draws = [
         torch.randn(video.shape[1:], generator=make_generator(seed, "bottleneck noise", clip, t)) for clip in range(len(video))
@@ -411,20 +337,6 @@ def _squared_errors(
         estimate = prediction_to_x_0(prediction.double(), x_t.double(), abar[t], diffusion.prediction_type)
         results.append((estimate.unflatten(0, (count, num_frames)) - x_0).square().sum((2, 3, 4)).mean(1))
     return torch.cat(results)
-
-
-def _unit_snr(curve: BottleneckCurve) -> float:
-    """Give the timestep between the measured ones on both sides of SNR = 1."""
-    noisy = [block.middle for block, snr in zip(curve.blocks, curve.snr.tolist(), strict=True) if snr < 1]
-    clear = [block.middle for block, snr in zip(curve.blocks, curve.snr.tolist(), strict=True) if snr >= 1]
-    return (noisy[0] + clear[-1]) / 2 if noisy and clear else float((noisy or clear)[0])
-
-
-def _linear_range(curve: BottleneckCurve, *, is_summed: bool) -> float:
-    """Give the height up to which an axis is linear, a ten-thousandth of its largest value: what is worth nothing stays at 0."""
-    values = [curve.cumulative(token) if is_summed else curve.nats(token) for token in TOKENS]
-    largest = max(float(value.abs().max()) for value in values)
-    return largest * 1e-4 or 1.0
 
 
 def _nats_and_bits(nats: float) -> str:

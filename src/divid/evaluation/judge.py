@@ -8,10 +8,10 @@ Nothing is ever unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,18 +19,15 @@ from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.nn import functional
 
 from divid.data.clips import ClipDataset, DatasetInfo
 from divid.data.schema import KINDS
 from divid.errors import ModelError, OutputError
 from divid.evaluation.intervals import ClipBootstrap, Rate
+from divid.evaluation.judge_networks import ARCHITECTURES, TRUNKS, Architecture, at_working_size
 from divid.json_files import read_json, write_json
 from divid.outputs import atomic_path, describe
 from divid.types import Video
-
-Architecture = Literal["gru", "conv3d", "two_stream"]
-ARCHITECTURES: tuple[str, ...] = get_args(Architecture)
 
 FORMAT = "divid-judge"
 FORMAT_VERSION = 1
@@ -39,10 +36,7 @@ WEIGHTS_NAME = "judge.safetensors"
 
 TRUSTED_ACCURACY = 0.95
 """Joint accuracy on held-out real clips under which a result says that its judge is not to be trusted."""
-WORKING_SIZE = 32
-"""Larger frames are averaged down to this side: a judge looks for content, not for sharpness."""
 BATCH_CLIPS = 64
-FRAME_FEATURES = 128
 
 Answers = dict[str, Int[np.ndarray, "_"]]
 """Class numbers by factor; -1 where a clip is unlabelled."""
@@ -151,7 +145,7 @@ class Judge(nn.Module):
     def __init__(self, config: JudgeConfig, held_out: HeldOut | None = None, history: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.config, self.held_out, self.history = config, held_out, dict(history or {})
-        self.trunk = _TRUNKS[config.architecture](config.channels)
+        self.trunk = TRUNKS[config.architecture](config.channels)
         self.heads = nn.ModuleList(
             nn.Linear(self.trunk.widths[kind], len(classes)) for kind in KINDS for classes in config.factors[kind].values()
         )
@@ -168,7 +162,7 @@ class Judge(nn.Module):
             video: The clips.
             moving: What the stream of the dynamic factors sees in their place, in training; only where it is one of its own.
         """
-        features = self.trunk(_at_working_size(video), None if moving is None else _at_working_size(moving))
+        features = self.trunk(at_working_size(video), None if moving is None else at_working_size(moving))
         kinds = [kind for kind in KINDS for _ in self.config.factors[kind]]
         return {name: head(features[kind]) for name, kind, head in zip(self.config.classes, kinds, self.heads, strict=True)}
 
@@ -347,93 +341,6 @@ def confusion(truth: np.ndarray, answers: np.ndarray, num_classes: int) -> tuple
     """
     counts = np.bincount(truth * num_classes + answers, minlength=num_classes**2).reshape(num_classes, num_classes)
     return tuple(tuple(map(int, row)) for row in counts)
-
-
-class _GruTrunk(nn.Module):
-    """A CNN on every frame, a bidirectional GRU over the frames, and the mean over time of both."""
-
-    widths: ClassVar[dict[str, int]] = dict.fromkeys(KINDS, 384)
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.frames = _frame_net(channels)
-        self.recurrent = nn.GRU(FRAME_FEATURES, 128, batch_first=True, bidirectional=True)
-
-    def forward(self, video: Video, moving: None = None) -> dict[str, Float[Tensor, "batch features"]]:
-        features = self.frames(video.flatten(0, 1)).unflatten(0, video.shape[:2])
-        return dict.fromkeys(KINDS, torch.cat([self.recurrent(features)[0].mean(1), features.mean(1)], dim=1))
-
-
-class _TwoStreamTrunk(nn.Module):
-    """The mean over single frames for the static factors; grey differences of neighbouring frames for the dynamic ones.
-
-    Neither stream sees what the other judges by, colours or order, so what goes together in the training clips (this person alone
-    does that action) misleads it less.
-    """
-
-    widths: ClassVar[dict[str, int]] = {"static": 128, "dynamic": 384}
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.frames = _frame_net(channels)
-        self.differences = _GruTrunk(1)
-
-    def forward(self, video: Video, moving: Video | None = None) -> dict[str, Float[Tensor, "batch features"]]:
-        static = self.frames(video.flatten(0, 1)).unflatten(0, video.shape[:2]).mean(1)
-        grey = (video if moving is None else moving).mean(2, keepdim=True)
-        return {"static": static, "dynamic": self.differences(grey.diff(dim=1))["dynamic"]}
-
-
-class _Conv3dTrunk(nn.Module):
-    """Convolutions over frames, height and width together."""
-
-    widths: ClassVar[dict[str, int]] = dict.fromkeys(KINDS, 256)
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.clips = nn.Sequential(
-            *_block(nn.Conv3d, nn.BatchNorm3d, channels, 24, (3, 5, 5), (1, 2, 2)),
-            *_block(nn.Conv3d, nn.BatchNorm3d, 24, 48, 3, (1, 2, 2)),
-            *_block(nn.Conv3d, nn.BatchNorm3d, 48, 96, 3, 2),
-            nn.AdaptiveAvgPool3d((2, 4, 4)),
-            nn.Flatten(),
-            nn.Linear(96 * 32, self.widths["static"], bias=False),
-            nn.BatchNorm1d(self.widths["static"]),
-            nn.ReLU(),
-        )
-
-    def forward(self, video: Video, moving: None = None) -> dict[str, Float[Tensor, "batch features"]]:
-        return dict.fromkeys(KINDS, self.clips(video.transpose(1, 2)))
-
-
-_TRUNKS: dict[str, Callable[[int], _GruTrunk | _Conv3dTrunk | _TwoStreamTrunk]] = {
-    "gru": _GruTrunk, "conv3d": _Conv3dTrunk, "two_stream": _TwoStreamTrunk,
-}  # fmt: skip
-
-
-def _frame_net(channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        *_block(nn.Conv2d, nn.BatchNorm2d, channels, 32, 5, 2),
-        *_block(nn.Conv2d, nn.BatchNorm2d, 32, 64, 3, 2),
-        *_block(nn.Conv2d, nn.BatchNorm2d, 64, 128, 3, 2),
-        nn.AdaptiveAvgPool2d(4),
-        nn.Flatten(),
-        nn.Linear(128 * 16, FRAME_FEATURES, bias=False),
-        nn.BatchNorm1d(FRAME_FEATURES),
-        nn.ReLU(),
-    )
-
-
-def _at_working_size(video: Video) -> Float[Tensor, "batch frames channels small small"]:
-    if video.shape[-1] <= WORKING_SIZE:
-        return video
-    return functional.adaptive_avg_pool2d(video.flatten(0, 1), WORKING_SIZE).unflatten(0, video.shape[:2])
-
-
-def _block(convolution: Any, norm: Any, inputs: int, outputs: int, kernel: Any, stride: Any) -> tuple[nn.Module, ...]:
-    sizes = kernel if isinstance(kernel, tuple) else (kernel,)
-    padding = tuple(size // 2 for size in sizes) if len(sizes) > 1 else sizes[0] // 2
-    return convolution(inputs, outputs, kernel, stride, padding, bias=False), norm(outputs), nn.ReLU()
 
 
 def _read_info(path: Path) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from divid.data.module import BatchPlan, middle_video
 from divid.data.schema import KINDS
 from divid.errors import ConfigError, DatasetError, TrainingError, nearest
 from divid.evaluation.codes import Told
-from divid.evaluation.judge import ARCHITECTURES, BATCH_CLIPS, Answers, Architecture, HeldOut, Judge, JudgeConfig, class_numbers
+from divid.evaluation.judge import BATCH_CLIPS, Answers, HeldOut, Judge, JudgeConfig, class_numbers
+from divid.evaluation.judge_networks import ARCHITECTURES, Architecture
 from divid.plots import new_figure, save_figure
 from divid.randomness import Randomness, derive_seed
 from divid.types import Video

@@ -10,10 +10,8 @@ it and are not, so Dseq->S and Dseq->D read all tokens in their order, too.
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -25,12 +23,10 @@ from divid.data.clips import ClipDataset
 from divid.errors import DatasetError
 from divid.evaluation.codes import Told, encode_clips
 from divid.evaluation.intervals import Interval, wilson_interval
-from divid.evaluation.probes import require_scikit_learn, standardise
+from divid.evaluation.probes import HIDDEN_WIDTH, MAX_ITERATIONS, Probe, mlp_probe, require_scikit_learn, standardise
 from divid.models.token_memory import summarise_dynamic
 from divid.randomness import derive_seed
 from divid.types import Codes, Disentangler
-
-logger = logging.getLogger("divid")
 
 Kind = Literal["static", "dynamic"]
 Reading = Literal["static", "dynamic", "sequence"]
@@ -46,17 +42,8 @@ DIRECTIONS: dict[Direction, tuple[Reading, Kind]] = {
 """Direction -> (what is read, which kind of factor is asked for)."""
 LEAKS: tuple[Direction, Direction] = ("S->D", "D->S")
 
-HIDDEN_WIDTH = 128
-"""Width of the probe's one hidden layer."""
-MAX_ITERATIONS = 500
-"""Most passes over the held-in codes; training ends before where the loss no longer falls."""
 Labels = Sequence[Mapping[str, str | None]]
 """One mapping a clip, factor -> class; None where it is unlabelled."""
-Probe = Callable[
-    [Float[np.ndarray, "held_in dim"], Int[np.ndarray, " held_in"], Float[np.ndarray, "held_out dim"], int],
-    Int[np.ndarray, " held_out"],
-]
-"""Called with standardised held-in codes, their classes, standardised held-out codes and a seed; gives the classes it reads."""
 
 
 @dataclass(frozen=True)
@@ -311,39 +298,6 @@ def probe_codes(
                 )
             )
     return Leakage(tuple(scores), len(held_in.labels))
-
-
-def mlp_probe(
-    codes: Float[np.ndarray, "held_in dim"],
-    classes: Int[np.ndarray, " held_in"],
-    held_out: Float[np.ndarray, "held_out dim"],
-    seed: int,
-) -> Int[np.ndarray, " held_out"]:
-    """Train a classifier with one hidden layer, and give the classes that it reads from held-out codes.
-
-    Args:
-        codes: Standardised held-in codes.
-        classes: Their classes.
-        held_out: Codes standardised likewise.
-        seed: Of its first weights and batches, below 2^32.
-
-    Raises:
-        MissingExtraError: scikit-learn is not installed.
-
-    Source:
-        Paper section 4.2.3. Inferred: width of the hidden layer, optimiser (Adam at 1e-3) and number of passes.
-    """
-    require_scikit_learn("measuring leakage")
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.neural_network import MLPClassifier
-
-    classifier = MLPClassifier((HIDDEN_WIDTH,), max_iter=MAX_ITERATIONS, early_stopping=False, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        classifier.fit(codes, classes)
-    if classifier.n_iter_ >= MAX_ITERATIONS:
-        logger.info("a probe's loss still fell after %d passes: it may read a little less than it could", MAX_ITERATIONS)
-    return classifier.predict(held_out)
 
 
 def check_labels(held_in: Labels, held_out: Labels, factors: Mapping[str, Sequence[str]]) -> None:

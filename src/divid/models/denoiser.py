@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from divid.config import DenoiserConfig, TokenConfig
+from divid.model_parts import DenoiserConfig, TokenConfig
 from divid.models.sequence_encoder import keep_variance
 from divid.models.token_canvas import TokenCanvas
 

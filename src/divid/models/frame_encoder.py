@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from divid.config import EncoderConfig
+from divid.model_parts import EncoderConfig
 
 GROUPS = 8
 """Groups of the group norms; every width of every preset is a multiple."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from divid.config import EncoderConfig, TokenConfig
+from divid.model_parts import EncoderConfig, TokenConfig
 from divid.types import Codes, DynamicTokens, FrameFeatures, StaticToken
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from divid.config import DenoiserConfig, TokenConfig
 from divid.errors import ConfigError
+from divid.model_parts import DenoiserConfig, TokenConfig
 from divid.models.frame_encoder import GROUPS, ResidualBlock
 
 FIRST_CHANNELS = 64

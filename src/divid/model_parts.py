@@ -1,0 +1,148 @@
+"""The options of a DiViD model's parts, which `divid.config.ModelConfig` puts together (this file imports no torch).
+
+A field that is `None` takes the value of the model's preset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+StaticSource = Literal["first", "random", "whole"]
+Conditioning = Literal["cross_attention", "adagn"]
+BottleneckKind = Literal["none", "channel"]
+BottleneckProfile = Literal["one_minus_abar", "linear", "constant"]
+PredictionType = Literal["epsilon", "v_prediction"]
+ScheduleName = Literal["linear", "cosine"]
+
+
+@dataclass
+class EncoderConfig:
+    """The sequence encoder, method section 1.
+
+    Args:
+        base_channels: Width of the frame encoder's first level (preset; paper 128).
+        multipliers: Width of each resolution level over the base width (paper 1, 2, 4).
+        blocks_per_level: Residual blocks a level (preset; paper 2).
+        patch_size: Space-to-depth factor before the first convolution; the levels then halve that much less often (preset;
+            paper 1).
+        feature_channels: Channels of the last 1x1 convolution (paper 3).
+        static_hidden: Width of the two layers of the static token's MLP (preset; paper 1024).
+        lstm_hidden: Width of the bidirectional LSTM in each direction (paper 128).
+        attention_heads: Heads of the self-attention over frames (paper 8).
+    """
+
+    base_channels: int | None = None
+    multipliers: tuple[int, ...] = (1, 2, 4)
+    blocks_per_level: int | None = None
+    patch_size: int | None = None
+    feature_channels: int | None = None
+    static_hidden: int | None = None
+    lstm_hidden: int = 128
+    attention_heads: int = 8
+
+
+@dataclass
+class TokenConfig:
+    """The two kinds of token and what keeps them apart, each bias behind its own switch.
+
+    Args:
+        static_dim: Width of s (preset; paper 256).
+        dynamic_dim: Width of each d_f (preset; paper 256). Narrower leaks less.
+        use_residual: Subtract the first frame's features before motion is encoded (paper: on).
+        static_source: Frame that the static token sees in training: the first (paper), one at random, or the mean over the
+            whole clip.
+        static_dropout: Probability that a clip's static token is replaced by the learned empty one in training (needed for
+            guidance).
+        dynamic_dropout: The same for a clip's dynamic tokens.
+        orthogonality_weight: lambda of eq. (5) (choice 0.1); 0 switches the term off.
+        orthogonality_memory: Clips of earlier steps over which, together with the batch's, that term is taken: as the correlation
+            of s with mean and spread of d over the frames; 0 (paper): the batch alone.
+        motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that
+            the dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
+    """
+
+    static_dim: int | None = None
+    dynamic_dim: int | None = None
+    use_residual: bool = True
+    static_source: StaticSource = "first"
+    static_dropout: float | None = None
+    dynamic_dropout: float | None = None
+    orthogonality_weight: float = 0.1
+    orthogonality_memory: int = 0
+    motion_augmentation: float = 0.0
+
+
+@dataclass
+class BottleneckConfig:
+    """The explicit time-varying bottleneck of method section 4 (off by default: diffusion itself is one).
+
+    Args:
+        kind: `none`, or `channel`: the token that step t sees is drawn with a noise that grows with t.
+        profile: w(t): `one_minus_abar`, `linear` in t, or `constant`.
+        kappa_static: Channel noise of the static token, times w(t).
+        kappa_dynamic: Channel noise of the dynamic tokens, times w(t).
+        beta: Weight of the KL term.
+        static_share: How much the static token's KL counts in it beside the dynamic tokens': 0 leaves what it holds unlimited.
+    """
+
+    kind: BottleneckKind = "none"
+    profile: BottleneckProfile = "one_minus_abar"
+    kappa_static: float = 1.0
+    kappa_dynamic: float = 1.0
+    beta: float = 1e-4
+    static_share: float = 1.0
+
+
+@dataclass
+class DenoiserConfig:
+    """The conditional U-Net, method section 2.
+
+    Args:
+        channels: Width of each resolution level (preset; paper 128, 256, 384, 512).
+        blocks_per_level: Residual blocks a level (preset; paper 2).
+        patch_size: Space-to-depth factor before the U-Net and back after it (preset; paper 1).
+        attention_levels: Levels with transformer blocks, 0 is the finest (preset; paper 1, 2, 3).
+        attention_heads: Heads in each transformer block (paper 8).
+        attention_width: Width to which both tokens are projected as the context (preset; paper 256).
+        canvas_channels: Channels of a map, drawn from the two tokens by a small network, that the U-Net sees beside the noisy
+            frame; 0 (paper): none.
+        conditioning: `cross_attention` (paper), or `adagn`: tokens enter through the scale and shift of the group norms.
+        norm_groups: Groups of the group norms (preset; paper 32). In narrow networks 32 leave so few channels a group that the
+            norms take out the constant colours which the tokens have set.
+    """
+
+    channels: tuple[int, ...] | None = None
+    blocks_per_level: int | None = None
+    patch_size: int | None = None
+    attention_levels: tuple[int, ...] | None = None
+    attention_heads: int = 8
+    attention_width: int | None = None
+    canvas_channels: int = 0
+    conditioning: Conditioning = "cross_attention"
+    norm_groups: int | None = None
+
+
+@dataclass
+class DiffusionConfig:
+    """Noise schedule, prediction and the sharing of noise, method sections 2 and 3.
+
+    Args:
+        prediction_type: What the network predicts (preset; paper epsilon).
+        schedule: `linear` or `cosine` (preset; paper linear).
+        num_train_timesteps: Steps of the forward process.
+        timestep_shift: Shift of the training time steps towards noise, where the tokens have most to say: at 3 pure noise is
+            drawn 3 times as often as in an even draw, the cleanest frames a third as often; 1 (paper): even.
+        shared_training: One noise draw and one t for all frames of a clip in training (preset; paper on). Off: one draw a frame.
+        shared_sampling: One start noise, and one noise each ancestral step, for all frames of a clip in sampling (paper on).
+        scale_input: Scale x_t, before the network sees it, by how much of it is signal (default: with v_prediction; not possible
+            with epsilon, which asks for the noise that this hides; paper off).
+    """
+
+    prediction_type: PredictionType | None = None
+    schedule: ScheduleName | None = None
+    num_train_timesteps: int = 1000
+    timestep_shift: float = 1.0
+    shared_training: bool | None = None
+    shared_sampling: bool = True
+    scale_input: bool | None = None

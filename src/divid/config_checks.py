@@ -19,7 +19,7 @@ def check_choice(name: str, value: Any, allowed: Any) -> None:
         ConfigError: It is none of them; the message names the nearest.
     """
     if value not in tuple(allowed):
-        raise ConfigError(f"{name} is {value!r}{nearest(str(value), tuple(allowed))}")
+        raise ConfigError(f"{name} is {value!r}{nearest(str(value), map(str, allowed))}")
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

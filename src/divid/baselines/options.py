@@ -7,13 +7,13 @@ can be trained with another method.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Self, get_args
 
-from divid.errors import ConfigError, nearest
+from divid.config_checks import check_choice, check_range
+from divid.errors import ConfigError
 from divid.model_parts import EncoderConfig
-from divid.presets import PRESETS, PresetName
+from divid.presets import PRESETS, PresetName, fill_in
 
 Backbone = Literal["divid", "dcgan"]
 Objective = Literal["paper", "original"]
@@ -90,19 +90,19 @@ class VAEConfig:
         Raises:
             ConfigError: A value is outside its range, or two do not fit together.
         """
-        _check_choice("model.preset", self.preset, PRESETS)
-        _check_choice("model.objective", self.objective, get_args(Objective))
-        _check_choice("model.backbone", self.backbone, get_args(Backbone))
-        _check_choice("model.pixel_loss", self.pixel_loss, get_args(PixelLoss))
+        check_choice("model.preset", self.preset, PRESETS)
+        check_choice("model.objective", self.objective, get_args(Objective))
+        check_choice("model.backbone", self.backbone, get_args(Backbone))
+        check_choice("model.pixel_loss", self.pixel_loss, get_args(PixelLoss))
         if self.perceptual.network is not None:
-            _check_choice("model.perceptual.network", self.perceptual.network, get_args(FeatureNetworkName))
+            check_choice("model.perceptual.network", self.perceptual.network, get_args(FeatureNetworkName))
         preset = PRESETS[self.preset]
         network = "efficientnet_lite0" if self.objective == "paper" else "none"
         resolved = replace(
             self,
             image_size=preset["image_size"] if self.image_size is None else self.image_size,
-            encoder=_fill_in(self.encoder, preset["encoder"]),
-            perceptual=_fill_in(self.perceptual, {"network": network}),
+            encoder=fill_in(self.encoder, preset["encoder"]),
+            perceptual=fill_in(self.perceptual, {"network": network}),
         )
         _check_vae(resolved)
         return resolved
@@ -152,10 +152,10 @@ class DBSEConfig(VAEConfig):
 
     def resolve(self) -> Self:
         """Fill in and check as `VAEConfig.resolve`."""
-        _check_choice("model.first_position", self.first_position, get_args(FirstPosition))
+        check_choice("model.first_position", self.first_position, get_args(FirstPosition))
         resolved = super().resolve()
-        _check_range("model.sequence_starts_at", resolved.sequence_starts_at, 1, 2)
-        _check_range("model.dynamic_kl_cycles", resolved.dynamic_kl_cycles, 0, 10**6)
+        check_range("model.sequence_starts_at", resolved.sequence_starts_at, 1, 2)
+        check_range("model.dynamic_kl_cycles", resolved.dynamic_kl_cycles, 0, 10**6)
         return replace(resolved, weights=_checked_weights(resolved.weights, DBSE_WEIGHTS[resolved.objective]))
 
 
@@ -212,36 +212,31 @@ class SPYLConfig(VAEConfig):
     def resolve(self) -> Self:
         """Fill in and check as `VAEConfig.resolve`."""
         resolved = super().resolve()
-        _check_range("model.contrast_starts_at", resolved.contrast_starts_at, 0, 1)
-        _check_range("model.temperature", resolved.temperature, 1e-3, 100)
-        _check_range("model.bank_size", resolved.bank_size, 2, 1000)
-        _check_range("model.num_train_clips", resolved.num_train_clips, 0, 10**9)
+        check_range("model.contrast_starts_at", resolved.contrast_starts_at, 0, 1)
+        check_range("model.temperature", resolved.temperature, 1e-3, 100)
+        check_range("model.bank_size", resolved.bank_size, 2, 1000)
+        check_range("model.num_train_clips", resolved.num_train_clips, 0, 10**9)
         return replace(resolved, weights=_checked_weights(resolved.weights, SPYL_WEIGHTS))
-
-
-def _fill_in(config: Any, values: dict[str, Any]) -> Any:
-    missing = [f.name for f in fields(config) if getattr(config, f.name) is None]
-    return replace(config, **{name: values[name] for name in missing})
 
 
 def _checked_weights(weights: Any, defaults: dict[str, float]) -> Any:
     assert is_dataclass(weights)
-    filled = _fill_in(weights, defaults)
+    filled = fill_in(weights, defaults)
     for f in fields(filled):
-        _check_range(f"model.weights.{f.name}", getattr(filled, f.name), 0, 10**6)
+        check_range(f"model.weights.{f.name}", getattr(filled, f.name), 0, 10**6)
     return filled
 
 
 def _check_vae(config: VAEConfig) -> None:
     size = config.image_size
     assert size is not None
-    _check_choice("model.channels", config.channels, (1, 3))
-    _check_range("model.perceptual.weight", config.perceptual.weight, 0, 10**6)
-    _check_range("model.image_size", size, 8, 1024)
-    _check_range("model.max_frame_spacing", config.max_frame_spacing, 0, 10**9)
-    _check_range("model.num_train_steps", config.num_train_steps, 0, 10**9)
+    check_choice("model.channels", config.channels, (1, 3))
+    check_range("model.perceptual.weight", config.perceptual.weight, 0, 10**6)
+    check_range("model.image_size", size, 8, 1024)
+    check_range("model.max_frame_spacing", config.max_frame_spacing, 0, 10**9)
+    check_range("model.num_train_steps", config.num_train_steps, 0, 10**9)
     for name in ("feature_dim", "static_dim", "dynamic_dim", "hidden"):
-        _check_range(f"model.{name}", getattr(config, name), 1, 10**5)
+        check_range(f"model.{name}", getattr(config, name), 1, 10**5)
     if config.perceptual.network == "vgg16" and not config.perceptual.weights_file:
         raise ConfigError(
             "model.perceptual.network is vgg16, but model.perceptual.weights_file is empty: name a file with VGG-16's weights in "
@@ -252,13 +247,3 @@ def _check_vae(config: VAEConfig) -> None:
     unit = 2 ** (len(config.encoder.multipliers) - 1)
     if config.backbone == "divid" and size % unit:
         raise ConfigError(f"model.image_size is {size}, must be a multiple of {unit} for this encoder")
-
-
-def _check_choice(name: str, value: Any, allowed: Iterable[Any]) -> None:
-    if value not in tuple(allowed):
-        raise ConfigError(f"{name} is {value!r}{nearest(str(value), map(str, allowed))}")
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} is {value}, must lie between {low} and {high}")

@@ -97,6 +97,7 @@ class ModelConfig:
         max_frame_spacing: Widest distance between neighbouring frames of a training sequence, in frames of the recording; set by
             training from the data, used to encode recordings longer than trained. 0: unknown, any.
         frames_per_sequence: Frames of a training sequence; set by training, used with `max_frame_spacing`.
+        num_train_steps: Steps of the training run, for what changes with its progress; set by training. 0: unknown.
         encoder: The sequence encoder.
         tokens: Widths and biases of the tokens.
         bottleneck: The explicit bottleneck.
@@ -109,6 +110,7 @@ class ModelConfig:
     channels: int = 3
     max_frame_spacing: int = 0
     frames_per_sequence: int = 10
+    num_train_steps: int = 0
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     tokens: TokenConfig = field(default_factory=TokenConfig)
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
@@ -342,6 +344,8 @@ def _validate_model(model: ModelConfig) -> None:
     check_range("model.tokens.dynamic_dropout", tokens.dynamic_dropout, 0, 1)
     check_range("model.tokens.orthogonality_memory", tokens.orthogonality_memory, 0, 10**6)
     check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
+    check_range("model.tokens.back_translation", tokens.back_translation, 0, 1)
+    check_range("model.num_train_steps", model.num_train_steps, 0, 10**9)
     check_range("model.image_size", model.image_size, 8, 1024)
     check_range("model.max_frame_spacing", model.max_frame_spacing, 0, 10**9)
     check_range("model.diffusion.timestep_shift", model.diffusion.timestep_shift, 0.01, 100)

@@ -60,6 +60,8 @@ class TokenConfig:
             of s with mean and spread of d over the frames; 0 (paper): the batch alone.
         motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that
             the dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
+        back_translation: Share of the clips of a step whose dynamic tokens see, in place of the clip, a swap that the model made
+            of it (another clip's look, its motion), while the denoiser is asked for the clip as it is; 0 (paper): none.
     """
 
     static_dim: int | None = None
@@ -71,6 +73,7 @@ class TokenConfig:
     orthogonality_weight: float = 0.1
     orthogonality_memory: int = 0
     motion_augmentation: float = 0.0
+    back_translation: float = 0.0
 
 
 @dataclass

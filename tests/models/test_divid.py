@@ -8,9 +8,9 @@ import torch
 from divid.config import ModelConfig, SamplingConfig
 from divid.errors import ConfigError
 from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
-from divid.models.divid import DividModel
+from divid.models.divid import TRANSLATION_STEPS, DividModel
 from divid.models.sequence_encoder import residual_features
-from divid.randomness import Randomness
+from divid.randomness import Randomness, derive_seed
 from divid.types import Codes, Disentangler
 
 SMALL = ModelConfig(
@@ -33,6 +33,7 @@ SWITCHES = {
     "no orthogonality": {"tokens": {"orthogonality_weight": 0.0}},
     "orthogonality over earlier clips": {"tokens": {"orthogonality_memory": 4}},
     "motion augmentation": {"tokens": {"motion_augmentation": 1.0}},
+    "back-translation": {"tokens": {"back_translation": 0.5}},
     "motion augmentation, static from the whole clip": {"tokens": {"motion_augmentation": 1.0, "static_source": "whole"}},
     "motion augmentation, static from a random frame": {"tokens": {"motion_augmentation": 1.0, "static_source": "random"}},
     "adagn": {"denoiser": {"conditioning": "adagn"}},
@@ -283,3 +284,70 @@ def test_motion_augmentation_changes_what_the_dynamic_tokens_see_and_nothing_els
 def test_motion_augmentation_has_a_range():
     with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation is -1"):
         make_model(tokens={"motion_augmentation": -1.0})
+
+
+def make_translating(share=1.0, **model):
+    torch.manual_seed(0)
+    tokens = dataclasses.replace(SMALL.tokens, static_dropout=0.0, dynamic_dropout=0.0, back_translation=share)
+    return DividModel(dataclasses.replace(SMALL, tokens=tokens, **model))
+
+
+def seen_by_denoiser(model, monkeypatch, number=0):
+    seen = []
+    forward = model.denoiser.forward
+    monkeypatch.setattr(model, "_train_denoiser", lambda *args: seen.append(args) or forward(*args))
+    terms = model.losses(video(), step(number=number))
+    return *seen[0], terms
+
+
+@pytest.mark.parametrize("source", ["first", "random", "whole"])
+def test_back_translation_changes_what_the_dynamic_tokens_see_and_nothing_else(source, monkeypatch):
+    plain, translating = (make_translating(share) for share in (0.0, 1.0))
+    for model in (plain, translating):
+        model.options.tokens.static_source = source
+    x_plain, t_plain, static_plain, dynamic_plain, _ = seen_by_denoiser(plain, monkeypatch)
+    x, t, static, dynamic, terms = seen_by_denoiser(translating, monkeypatch)
+    assert torch.equal(x_plain, x)
+    assert torch.equal(t_plain, t)
+    torch.testing.assert_close(static_plain, static)
+    assert not torch.allclose(dynamic_plain, dynamic, atol=1e-3)
+    terms["total"].backward()
+    assert all(parameter.grad is not None for parameter in translating.sequence_encoder.parameters())
+
+
+def test_back_translated_clips_are_the_models_own_swaps():
+    model = make_translating(0.5)
+    clips, number = video(8), 3
+    randomness = step(8, number)
+    made = model._translated(clips, randomness, 0.5)
+    chosen = (randomness.uniform("back-translation") < 0.5).tolist()
+    assert 0 < sum(chosen) < 8
+    for place, is_chosen in enumerate(chosen):
+        if not is_chosen:
+            assert torch.equal(made[place], clips[place])
+            continue
+        other = model.encode(clips[(place + 1) % 8][None])
+        codes = other.with_motion_of(model.encode(clips[place][None]))
+        seed = derive_seed(0, number, place, "back-translation")
+        expected = model.decode(codes, seeds=[seed], sampling=SamplingConfig(num_inference_steps=TRANSLATION_STEPS))
+        torch.testing.assert_close(made[place], expected[0], atol=1e-4, rtol=1e-4)
+
+
+def test_back_translation_begins_when_swaps_show_something(monkeypatch):
+    model = make_translating(1.0, num_train_steps=100)
+    asked = []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda *args, **named: asked.append(1) or decode(*args, **named))
+    model.losses(video(), step(number=29))
+    assert not asked
+    model.losses(video(), step(number=30))
+    assert asked
+    asked.clear()
+    with torch.no_grad():
+        model.losses(video(), step(number=30))  # a held-out loss looks at the clips as they are
+    assert not asked
+
+
+def test_back_translation_is_a_share():
+    with pytest.raises(ConfigError, match=r"model\.tokens\.back_translation is 2"):
+        make_model(tokens={"back_translation": 2.0})

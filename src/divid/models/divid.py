@@ -29,8 +29,13 @@ from divid.models.frame_encoder import FrameEncoder
 from divid.models.sequence_encoder import SequenceEncoder, TokenDistributions
 from divid.models.sequence_model import SequenceModel
 from divid.models.token_memory import TokenMemory, summarise_dynamic
-from divid.randomness import Randomness
+from divid.randomness import Randomness, derive_seed
 from divid.types import Codes, FrameFeatures, SamplingCallback, Video
+
+TRANSLATION_STARTS_AT = 0.3
+"""Share of the training after which clips are back-translated; before it swaps show too little."""
+TRANSLATION_STEPS = 2
+"""Solver steps of a back-translated clip."""
 
 
 class DividModel(SequenceModel):
@@ -207,8 +212,10 @@ class DividModel(SequenceModel):
         """Encode a training batch; with `motion_augmentation` the dynamic tokens see changed clips, the static one never does."""
         choice = self._static_choice(video, randomness)
         strength = self.options.tokens.motion_augmentation
-        if not strength:
+        share = self._translated_share(randomness)
+        if not strength and not share:
             return self._tokens(self.frame_features(video), choice)
+        moving = self._translated(video, randomness, share) if share else video
         if self.options.tokens.static_source == "whole":
             unchanged = video
         elif choice is None:
@@ -216,9 +223,28 @@ class DividModel(SequenceModel):
         else:
             unchanged = take_frames(video, choice[:, None])
         num_frames = video.shape[1]
-        features = self.frame_features(torch.cat([augment_appearance(video, randomness, strength), unchanged], dim=1))
+        features = self.frame_features(torch.cat([augment_appearance(moving, randomness, strength), unchanged], dim=1))
         motion, static = features[:, :num_frames], features[:, num_frames:].mean(1)
         return self.sequence_encoder(motion, motion[:, :1], static)
+
+    def _translated_share(self, randomness: Randomness) -> float:
+        """Give the share of clips that are back-translated in this step: none at first, when swaps show nothing yet."""
+        share, steps = self.options.tokens.back_translation, self.options.num_train_steps
+        if not share or not torch.is_grad_enabled():
+            return 0.0
+        return share if not steps or randomness.step >= TRANSLATION_STARTS_AT * steps else 0.0
+
+    @torch.no_grad()
+    def _translated(self, video: Video, randomness: Randomness, share: float) -> Video:
+        """Give some clips, drawn at random, the look of another clip of the batch, by swapping with the model as it is now."""
+        chosen = (randomness.uniform("back-translation") < share).nonzero()[:, 0].to(video.device)
+        if len(chosen) == 0 or len(video) == 1:
+            return video
+        codes = self._tokens(self.frame_features(video)).codes
+        swapped = Codes(codes.static[(chosen + 1) % len(video)], codes.dynamic[chosen])
+        seeds = [derive_seed(randomness.seed, randomness.step, randomness.slots[i], "back-translation") for i in chosen.tolist()]
+        made = self.decode(swapped, seeds=seeds, sampling=SamplingConfig(num_inference_steps=TRANSLATION_STEPS))
+        return video.index_copy(0, chosen, made.to(video))
 
     def _orthogonality(self, codes: Codes) -> Tensor:
         static, dynamic = codes.static.float(), codes.dynamic.float()

@@ -331,7 +331,7 @@ def _validate_model(model: ModelConfig) -> None:
     check_choice("model.denoiser.conditioning", denoiser.conditioning, get_args(Conditioning))
     check_choice("model.bottleneck.kind", model.bottleneck.kind, get_args(BottleneckKind))
     check_choice("model.bottleneck.profile", model.bottleneck.profile, get_args(BottleneckProfile))
-    for name in ("kappa_static", "kappa_dynamic", "beta", "static_share"):
+    for name in ("kappa_static", "kappa_dynamic", "beta", "static_share", "dynamic_share"):
         check_range(f"model.bottleneck.{name}", getattr(model.bottleneck, name), 0, 1000)
     check_choice("model.diffusion.prediction_type", model.diffusion.prediction_type, get_args(PredictionType))
     check_choice("model.diffusion.schedule", model.diffusion.schedule, get_args(ScheduleName))

@@ -86,7 +86,8 @@ class BottleneckConfig:
         kappa_static: Channel noise of the static token, times w(t).
         kappa_dynamic: Channel noise of the dynamic tokens, times w(t).
         beta: Weight of the KL term.
-        static_share: How much the static token's KL counts in it beside the dynamic tokens': 0 leaves what it holds unlimited.
+        static_share: How much the static token's KL counts in it: 0 leaves what it holds unlimited.
+        dynamic_share: The same for the dynamic tokens.
     """
 
     kind: BottleneckKind = "none"
@@ -95,6 +96,7 @@ class BottleneckConfig:
     kappa_dynamic: float = 1.0
     beta: float = 1e-4
     static_share: float = 1.0
+    dynamic_share: float = 1.0
 
 
 @dataclass

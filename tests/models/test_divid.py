@@ -351,3 +351,16 @@ def test_back_translation_begins_when_swaps_show_something(monkeypatch):
 def test_back_translation_is_a_share():
     with pytest.raises(ConfigError, match=r"model\.tokens\.back_translation is 2"):
         make_model(tokens={"back_translation": 2.0})
+
+
+def test_each_token_pays_its_share_of_the_bottleneck():
+    prices = {}
+    for static_share, dynamic_share in ((1.0, 0.0), (0.0, 1.0), (0.5, 2.0), (0.0, 0.0)):
+        shares = {"static_share": static_share, "dynamic_share": dynamic_share}
+        model = make_model(bottleneck={"kind": "channel", **shares})
+        prices[static_share, dynamic_share] = model.losses(video(), step())["bottleneck"].item()
+    static, dynamic = prices[1.0, 0.0], prices[0.0, 1.0]
+    assert static > 0
+    assert dynamic > 0
+    assert prices[0.5, 2.0] == pytest.approx(0.5 * static + 2 * dynamic, rel=1e-5)
+    assert prices[0.0, 0.0] == 0

@@ -291,7 +291,7 @@ class DividModel(SequenceModel):
                 take_frames(tokens.codes.dynamic, picked),
                 take_frames(tokens.dynamic_logvar, picked),
                 config.kappa_dynamic,
-                1.0,
+                config.dynamic_share,
             ),
         ):
             mean, logvar = mean.expand(-1, count, -1), logvar.expand(-1, count, -1)

@@ -60,8 +60,9 @@ class TokenConfig:
             of s with mean and spread of d over the frames; 0 (paper): the batch alone.
         motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that
             the dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
-        back_translation: Share of the clips of a step whose dynamic tokens see, in place of the clip, a swap that the model made
-            of it (another clip's look, its motion), while the denoiser is asked for the clip as it is; 0 (paper): none.
+        back_translation: Share of the clips of a step that the model swaps, as it is then: one clip's look, another's motion. The
+            static token of the one and the dynamic tokens of the other see the swap, while the denoiser is asked for the clips
+            as they are; 0 (paper): none.
     """
 
     static_dim: int | None = None

@@ -21,6 +21,7 @@ EXPECTED = {
     "static-whole": {"model.tokens.static_source": "whole"},
     "bottleneck": {"model.bottleneck.kind": "channel"},
     "motion-augmentation": {"model.tokens.motion_augmentation": 1.0},
+    "back-translation": {"model.tokens.back_translation": 0.5},
     "data-augmentation": {"data.augmentation": 0.5},
     "orthogonality-memory": {"model.tokens.orthogonality_memory": 512},
     "canvas": {"model.denoiser.canvas_channels": 0},
@@ -42,7 +43,8 @@ def test_every_variant_resolves_to_what_it_says_and_to_nothing_else():
 def test_added_biases_are_told_from_removed_ones():
     variants = variants_of(load_recipe("puppets-cpu").resolve())
     added = [name for name, variant in variants.items() if variant.is_added]
-    assert added == ["shared-training-noise", "bottleneck", "motion-augmentation", "data-augmentation", "orthogonality-memory"]
+    biases = ["motion-augmentation", "back-translation", "data-augmentation", "orthogonality-memory"]
+    assert added == ["shared-training-noise", "bottleneck", *biases]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
     assert (variants["residual"].full, variants["residual"].other) == ("on", "off")
 

@@ -215,13 +215,13 @@ class DividModel(SequenceModel):
         share = self._translated_share(randomness)
         if not strength and not share:
             return self._tokens(self.frame_features(video), choice)
-        moving = self._translated(video, randomness, share) if share else video
+        looks, moving = self._translated(video, randomness, share) if share else (video, video)
         if self.options.tokens.static_source == "whole":
-            unchanged = video
+            unchanged = looks
         elif choice is None:
-            unchanged = video[:, :1]
+            unchanged = looks[:, :1]
         else:
-            unchanged = take_frames(video, choice[:, None])
+            unchanged = take_frames(looks, choice[:, None])
         num_frames = video.shape[1]
         features = self.frame_features(torch.cat([augment_appearance(moving, randomness, strength), unchanged], dim=1))
         motion, static = features[:, :num_frames], features[:, num_frames:].mean(1)
@@ -235,16 +235,28 @@ class DividModel(SequenceModel):
         return share if not steps or randomness.step >= TRANSLATION_STARTS_AT * steps else 0.0
 
     @torch.no_grad()
-    def _translated(self, video: Video, randomness: Randomness, share: float) -> Video:
-        """Give some clips, drawn at random, the look of another clip of the batch, by swapping with the model as it is now."""
+    def _translated(self, video: Video, randomness: Randomness, share: float) -> tuple[Video, Video]:
+        """Swap some clips, drawn at random, with the model as it is now: each clip's motion with the look of the next in the batch.
+
+        "Next" is among this process's clips, so with back-translation a run depends on the number of processes.
+
+        Returns:
+            The clips from which looks are read, and those from which motion is.
+
+        Source:
+            Back-translation of sentences: Sennrich et al., "Improving Neural Machine Translation Models with Monolingual Data"
+            (2016). Not in the paper.
+        """
         chosen = (randomness.uniform("back-translation") < share).nonzero()[:, 0].to(video.device)
         if len(chosen) == 0 or len(video) == 1:
-            return video
+            return video, video
         codes = self._tokens(self.frame_features(video)).codes
-        swapped = Codes(codes.static[(chosen + 1) % len(video)], codes.dynamic[chosen])
+        partners = (chosen + 1) % len(video)
+        swapped = Codes(codes.static[partners], codes.dynamic[chosen])
         seeds = [derive_seed(randomness.seed, randomness.step, randomness.slots[i], "back-translation") for i in chosen.tolist()]
         made = self.decode(swapped, seeds=seeds, sampling=SamplingConfig(num_inference_steps=TRANSLATION_STEPS))
-        return video.index_copy(0, chosen, made.to(video))
+        made = made.to(video)
+        return video.index_copy(0, partners, made), video.index_copy(0, chosen, made)
 
     def _orthogonality(self, codes: Codes) -> Tensor:
         static, dynamic = codes.static.float(), codes.dynamic.float()

@@ -165,6 +165,8 @@ class TrainingConfig:
 
     Args:
         num_steps: Optimiser steps in all.
+        initial_model: Model whose weights training begins with: a model or run folder, a bundled model's name, or a Hub id.
+            Empty: new weights.
         batch_size: Clips a step, over all processes.
         frames_per_clip: Frames of each clip that the U-Net is trained on in a step (the encoder always sees all); 0 means all.
         learning_rate: Highest rate of AdamW.
@@ -185,6 +187,7 @@ class TrainingConfig:
     """
 
     num_steps: int = 5000
+    initial_model: str = ""
     batch_size: int = 16
     frames_per_clip: int = 4
     learning_rate: float = 1e-3

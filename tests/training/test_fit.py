@@ -65,6 +65,16 @@ def test_the_average_follows_its_formula(fit):
         assert torch.allclose(checkpoint["state_dict"]["model.encoder.weight"], average, atol=1e-6)
 
 
+def test_training_begins_with_another_models_weights(fit):
+    first = fit("first")
+    again = fit("again", initial_model=str(first), learning_rate=1e-9, weight_decay=0.0)
+    plain = fit("plain", learning_rate=1e-9, weight_decay=0.0)
+    weights = [TinyMethod.from_pretrained(run / "model" / "model").state_dict() for run in (first, again, plain)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, msg=name)
+    assert not torch.allclose(weights[2]["encoder.weight"], weights[0]["encoder.weight"])
+
+
 def test_resumed_equals_unbroken(fit):
     whole = fit("whole", learning_rate_schedule="constant", num_steps=11, validate_every_steps=4)
     for steps in (4, 7, 11):

@@ -32,6 +32,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved recipe, parameters, FLOPs, memory and time; train nothing"
     )
+    parser.add_argument(
+        "--init",
+        default=None,
+        metavar="MODEL",
+        help="train on from the weights of this run, model folder or bundled model",
+    )
     parser.add_argument("--seed", type=int, default=None, help="seed of everything random (left out: the recipe's)")
     parser.add_argument("--devices", type=int, default=1, help="processes that share the batch, each with a GPU of its own")
     parser.add_argument(
@@ -48,6 +54,8 @@ def run(args: Namespace) -> None:
     recipe = load_recipe(args.config, overrides, method=args.method)
     if args.seed is not None:
         recipe = replace(recipe, seed=args.seed)
+    if args.init is not None:
+        recipe = replace(recipe, training=replace(recipe.training, initial_model=args.init))
     if args.devices < 1:
         raise ConfigError(f"--devices is {args.devices}, must be 1 or more")
     if not args.dry_run and args.out is None:

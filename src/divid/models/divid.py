@@ -236,7 +236,7 @@ class DividModel(SequenceModel):
 
     @torch.no_grad()
     def _translated(self, video: Video, randomness: Randomness, share: float) -> tuple[Video, Video]:
-        """Swap some clips, drawn at random, with the model as it is now: each clip's motion with the look of the next in the batch.
+        """Swap some clips, drawn at random, with the model as it is now: each clip's motion, the look of the next in the batch.
 
         "Next" is among this process's clips, so with back-translation a run depends on the number of processes.
 

@@ -30,6 +30,7 @@ from divid.methods import METHODS
 from divid.randomness import derive_seed
 from divid.training.callbacks import AveragedWeights, MetricsLog, ProgressReport, Stopper
 from divid.training.checkpoints import AtomicCheckpointIO, Checkpoints, check_fits, find_checkpoint
+from divid.training.initial import take_weights
 from divid.training.metrics import MetricsFile, last_values, plot_loss
 from divid.training.module import TrainingModule
 from divid.training.planning import choose_precision, compile_if_wanted, describe_plan, take_probe
@@ -186,6 +187,8 @@ def _prepare(recipe: Recipe, paths: Sequence[Path], device: str, devices: int) -
     except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(f"the recipe's model cannot be built ({reason}): change the keys under 'model'") from error
+    if recipe.training.initial_model:
+        take_weights(model, recipe.training.initial_model)
     if isinstance(model, ConsistencyModel):
         _find_teacher(model)
     return _Job(recipe, data, held_out, model.train(), chosen, world_size)

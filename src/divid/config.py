@@ -31,6 +31,7 @@ from divid.presets import PRESETS, PresetName, fill_in
 SolverName = Literal["ddpm", "ddim", "dpmsolver++", "unipc", "consistency"]
 SpacingName = Literal["trailing", "power"]
 Precision = Literal["auto", "fp32", "bf16"]
+OptimizerName = Literal["adamw", "muon"]
 
 SPACINGS: dict[SolverName, SpacingName] = {
     "ddpm": "trailing",
@@ -169,10 +170,12 @@ class TrainingConfig:
             Empty: new weights.
         batch_size: Clips a step, over all processes.
         frames_per_clip: Frames of each clip that the U-Net is trained on in a step (the encoder always sees all); 0 means all.
-        learning_rate: Highest rate of AdamW.
+        optimizer: `adamw`, or `muon`: matrices and kernels are stepped along their orthogonal momentum, all else as by AdamW; a step
+            costs more, and far fewer are needed.
+        learning_rate: Highest rate.
         warmup_steps: Steps of linear warm-up.
         learning_rate_schedule: `cosine` decay to 0 over `num_steps`, or `constant`.
-        weight_decay: Of AdamW.
+        weight_decay: Decoupled from the gradient.
         gradient_clip: Largest norm of the gradient; 0 switches clipping off.
         ema_decay: Highest decay of the moving average of the weights, min(this, (1 + n) / (10 + n)).
         shard_optimizer: Each process keeps the optimiser's state of its share of the weights only (ZeRO, stage 1), for models
@@ -190,6 +193,7 @@ class TrainingConfig:
     initial_model: str = ""
     batch_size: int = 16
     frames_per_clip: int = 4
+    optimizer: OptimizerName = "adamw"
     learning_rate: float = 1e-3
     warmup_steps: int = 200
     learning_rate_schedule: Literal["cosine", "constant"] = "cosine"
@@ -254,6 +258,7 @@ class Recipe:
                 "data.num_shards: change one of them"
             )
         check_range("data.augmentation", self.data.augmentation, 0, 3)
+        check_choice("training.optimizer", self.training.optimizer, get_args(OptimizerName))
         check_range("training.frames_per_clip", self.training.frames_per_clip, 0, self.data.frames_per_sequence)
         for name, low, high in _TRAINING_RANGES:
             check_range(f"training.{name}", getattr(self.training, name), low, high)

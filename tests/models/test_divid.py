@@ -337,13 +337,13 @@ def test_back_translation_begins_when_swaps_show_something(monkeypatch):
     asked = []
     decode = model.decode
     monkeypatch.setattr(model, "decode", lambda *args, **named: asked.append(1) or decode(*args, **named))
-    model.losses(video(), step(number=29))
+    model.losses(video(), step(number=19))
     assert not asked
-    model.losses(video(), step(number=30))
+    model.losses(video(), step(number=20))
     assert asked
     asked.clear()
     with torch.no_grad():
-        model.losses(video(), step(number=30))  # a held-out loss looks at the clips as they are
+        model.losses(video(), step(number=20))  # a held-out loss looks at the clips as they are
     assert not asked
 
 

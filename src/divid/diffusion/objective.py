@@ -125,16 +125,18 @@ def channel_divergence(mean: Tensor, variance: Tensor, kappa: float, weight: Ten
     return divergence.sum(-1).mean()
 
 
-def from_all_processes(clips: Tensor) -> Tensor:
+def from_all_processes(clips: Tensor, *, even_without_gradients: bool = False) -> Tensor:
     """Join the processes' clips, since a correlation over the batch means the global batch; gradients flow back to each.
 
-    Without gradients the clips stay as they are: process 0 validates alone, and would wait for the others for ever.
+    Without gradients the clips stay as they are, where nothing else is said: process 0 validates alone, and would wait for the
+    others for ever.
 
     Args:
         clips: This process's, one a row.
+        even_without_gradients: All processes are here, though gradients are off.
     """
     is_shared = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-    if not (is_shared and torch.is_grad_enabled()):
+    if not is_shared or not (torch.is_grad_enabled() or even_without_gradients):
         return clips
     return torch.cat(all_gather(clips.contiguous()))
 

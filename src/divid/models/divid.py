@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -32,10 +33,10 @@ from divid.models.token_memory import TokenMemory, summarise_dynamic
 from divid.randomness import Randomness, derive_seed
 from divid.types import Codes, FrameFeatures, SamplingCallback, Video
 
-TRANSLATION_STARTS_AT = 0.3
+TRANSLATION_STARTS_AT = 0.2
 """Share of the training after which clips are back-translated; before it swaps show too little."""
-TRANSLATION_STEPS = 2
-"""Solver steps of a back-translated clip."""
+TRANSLATION_STEPS = 1
+"""Solver steps of a back-translated clip: one gives the mean of what the tokens allow, which shows who does what."""
 
 
 class DividModel(SequenceModel):
@@ -238,7 +239,7 @@ class DividModel(SequenceModel):
     def _translated(self, video: Video, randomness: Randomness, share: float) -> tuple[Video, Video]:
         """Swap some clips, drawn at random, with the model as it is now: each clip's motion, the look of the next in the batch.
 
-        "Next" is among this process's clips, so with back-translation a run depends on the number of processes.
+        "Next" is meant in the global batch, so a run does not depend on the number of processes.
 
         Returns:
             The clips from which looks are read, and those from which motion is.
@@ -247,16 +248,25 @@ class DividModel(SequenceModel):
             Back-translation of sentences: Sennrich et al., "Improving Neural Machine Translation Models with Monolingual Data"
             (2016). Not in the paper.
         """
-        chosen = (randomness.uniform("back-translation") < share).nonzero()[:, 0].to(video.device)
-        if len(chosen) == 0 or len(video) == 1:
+        count = randomness.num_slots
+        everyone = replace(randomness, slots=tuple(range(count)))
+        is_chosen = everyone.uniform("back-translation") < share
+        if count == 1 or not is_chosen.any():
             return video, video
+        slots = torch.tensor(randomness.slots, device=video.device)
+        place = from_all_processes(slots, even_without_gradients=True).argsort()
         codes = self._tokens(self.frame_features(video)).codes
-        partners = (chosen + 1) % len(video)
-        swapped = Codes(codes.static[partners], codes.dynamic[chosen])
-        seeds = [derive_seed(randomness.seed, randomness.step, randomness.slots[i], "back-translation") for i in chosen.tolist()]
-        made = self.decode(swapped, seeds=seeds, sampling=SamplingConfig(num_inference_steps=TRANSLATION_STEPS))
-        made = made.to(video)
-        return video.index_copy(0, partners, made), video.index_copy(0, chosen, made)
+        statics = from_all_processes(codes.static, even_without_gradients=True)[place]
+        mine = is_chosen.to(video.device)[slots]
+        made = torch.zeros_like(video)
+        if mine.any():
+            swapped = Codes(statics[(slots[mine] + 1) % count], codes.dynamic[mine])
+            seeds = [derive_seed(randomness.seed, randomness.step, slot, "back-translation") for slot in slots[mine].tolist()]
+            made[mine] = self.decode(swapped, seeds=seeds, sampling=SamplingConfig(num_inference_steps=TRANSLATION_STEPS)).to(video)
+        before = (slots - 1) % count
+        of_looks = is_chosen.to(video.device)[before]
+        looks = from_all_processes(made, even_without_gradients=True)[place][before]
+        return _choose(of_looks, looks, video), _choose(mine, made, video)
 
     def _orthogonality(self, codes: Codes) -> Tensor:
         static, dynamic = codes.static.float(), codes.dynamic.float()
@@ -343,3 +353,7 @@ def take_frames(values: Tensor, picked: Tensor) -> Tensor:
     """
     clips = torch.arange(len(values), device=values.device)[:, None]
     return values[clips, picked]
+
+
+def _choose(is_first: Tensor, first: Video, second: Video) -> Video:
+    return torch.where(is_first[:, None, None, None, None], first, second)

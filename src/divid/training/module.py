@@ -16,6 +16,7 @@ from divid.data.module import ClipBatch
 from divid.errors import TrainingError
 from divid.models.token_memory import TokenMemory
 from divid.randomness import Randomness, derive_seed
+from divid.training.muon import Muon
 
 
 def learning_rate(step: int, options: TrainingConfig) -> float:
@@ -99,18 +100,20 @@ class TrainingModule(pl.LightningModule):
         self._last_check: tuple[int, Tensor] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make AdamW in its fused form; its rate is set before every step, so there is no scheduler state to restore.
+        """Make Muon, or AdamW in its fused form; the rate is set before every step, so there is no scheduler state to restore.
 
         Source:
             `training.shard_optimizer`: Rajbhandari et al., "ZeRO" (2020), stage 1.
         """
         options = self.recipe.training
         groups = parameter_groups(self.model, options.weight_decay)
+        optimizer: type[torch.optim.Optimizer] = Muon if options.optimizer == "muon" else torch.optim.AdamW
+        extra: dict[str, Any] = {} if options.optimizer == "muon" else {"fused": True}
         if options.shard_optimizer and torch.distributed.is_available() and torch.distributed.is_initialized():
             from torch.distributed.optim import ZeroRedundancyOptimizer
 
-            return ZeroRedundancyOptimizer(groups, optimizer_class=torch.optim.AdamW, lr=options.learning_rate, fused=True)
-        return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
+            return ZeroRedundancyOptimizer(groups, optimizer_class=optimizer, lr=options.learning_rate, **extra)
+        return optimizer(groups, lr=options.learning_rate, **extra)
 
     def on_train_batch_start(self, batch: ClipBatch, batch_idx: int) -> None:
         """Set the rate of this step, and seed what a method may draw without asking for our generators (nn.Dropout)."""

@@ -24,7 +24,7 @@ from divid.training.module import training_losses
 logger = logging.getLogger("divid")
 
 BYTES_A_WEIGHT = 5 * 4
-"""Weight, gradient, two moments of AdamW and the average, each in float32."""
+"""Weight, gradient, two moments of AdamW (Muon has one) and the average, each in float32."""
 PROBE_CLIPS = 4
 """Clips of a dry run's step on a CPU; memory and time of the whole batch are this many times larger."""
 MIN_STEPS_TO_COMPILE = 1000

@@ -1,0 +1,125 @@
+"""Muon: momentum whose matrices are made orthogonal, for kernels and matrices; AdamW for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""a, b, c of the iteration X <- a X + b (X X') X + c (X X')^2 X: steep at 0, and what is near 1 stays near 1."""
+NUM_ITERATIONS = 4
+SMALLEST_SIDE = 8
+"""Matrices with a shorter side than this are left to AdamW."""
+ADAM_RMS = 0.2
+"""Root mean square of an AdamW update at rate 1, which Muon's are scaled to: one rate serves both."""
+ADAM_BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+def orthogonalise(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """Bring a matrix's singular values near 1 (0.7 to 1.2) and keep its singular vectors: U S V' -> about U V'.
+
+    Args:
+        matrix: Of any scale. Zeros stay zeros.
+
+    Source:
+        Newton-Schulz iteration of Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), in bfloat16
+        as there. Differs: 4 iterations, which singular values from 1/200 of the largest norm on need.
+    """
+    a, b, c = COEFFICIENTS
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix / (matrix.norm() + 1e-7)).bfloat16()
+    x = x.mT if is_tall else x
+    for _ in range(NUM_ITERATIONS):
+        gram = x @ x.mT
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if is_tall else x).to(matrix)
+
+
+def is_matrix(parameter: Tensor) -> bool:
+    """Say whether Muon steps this parameter: a kernel or matrix that is not too thin.
+
+    Args:
+        parameter: A weight; kernels count as (output channels, everything else).
+    """
+    return parameter.ndim > 1 and min(parameter.shape[0], parameter[0].numel()) >= SMALLEST_SIDE
+
+
+class Muon(torch.optim.Optimizer):
+    """Step kernels and matrices by orthogonal momentum, vectors and thin matrices by AdamW.
+
+    The update of a matrix is U V' of its Nesterov momentum U S V', scaled to the size of AdamW's updates, so that learning rates
+    and weight decay carry over from AdamW.
+
+    Args:
+        params: Parameters, or groups of them.
+        lr: Learning rate of both.
+        weight_decay: Decoupled, of both.
+        momentum: Of the matrices.
+
+    Source:
+        Jordan et al., "Muon" (2024); the scale is that of Liu et al., "Muon is Scalable for LLM Training" (2025).
+    """
+
+    def __init__(self, params: Any, lr: float = 1e-3, weight_decay: float = 0.01, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Make one step of every parameter that has a gradient.
+
+        Args:
+            closure: Computes the loss again, with gradients; its value is returned.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            with_gradient = [p for p in group["params"] if p.grad is not None]
+            matrices = [p for p in with_gradient if is_matrix(p)]
+            others = [p for p in with_gradient if not is_matrix(p)]
+            if matrices:
+                self._step_matrices(matrices, group)
+            if others:
+                self._step_others(others, group)
+        return loss
+
+    def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        momenta = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            momenta.append(state["momentum"])
+        gradients = [p.grad for p in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        for parameter, ahead in zip(parameters, torch._foreach_lerp(gradients, momenta, group["momentum"]), strict=True):
+            update = orthogonalise(ahead.flatten(1))
+            scale = ADAM_RMS * max(update.shape) ** 0.5
+            parameter.add_(update.view_as(parameter), alpha=-group["lr"] * scale)
+
+    def _step_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        means, squares, steps = [], [], []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state.update(mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter), step=torch.zeros(()))
+            means.append(state["mean"])
+            squares.append(state["square"])
+            steps.append(state["step"])
+        gradients = [p.grad for p in parameters]
+        torch._foreach_add_(steps, 1)
+        torch._foreach_lerp_(means, gradients, 1 - ADAM_BETAS[0])
+        torch._foreach_mul_(squares, ADAM_BETAS[1])
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - ADAM_BETAS[1])
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        for parameter, mean, square, step in zip(parameters, means, squares, steps, strict=True):
+            number = float(step)
+            root = (square / (1 - ADAM_BETAS[1] ** number)).sqrt_().add_(EPSILON)
+            parameter.addcdiv_(mean, root, value=-group["lr"] / (1 - ADAM_BETAS[0] ** number))

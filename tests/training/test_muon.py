@@ -1,0 +1,109 @@
+"""Muon: orthogonal updates of matrices, AdamW's of everything else."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from divid.training.muon import ADAM_RMS, Muon, is_matrix, orthogonalise
+
+
+def random_matrix(rows, columns, scale=1.0):
+    return scale * torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 16, 3), nn.GroupNorm(2, 16), nn.Flatten(), nn.Linear(16 * 36, 12), nn.Linear(12, 3))
+
+
+def backward(model, number=0):
+    model.zero_grad()
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(number))
+    model(images).square().mean().backward()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(24, 24), (16, 90), (90, 16)])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_singular_values_come_near_1_and_vectors_stay(rows, columns, scale):
+    matrix = random_matrix(rows, columns, scale)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    large = values > values.norm() / 100  # what is smaller takes more iterations
+    result = orthogonalise(matrix)
+    inside = left.T @ result @ right.T
+    assert inside.diagonal()[large].min() > 0.6
+    assert inside.diagonal().max() < 1.3
+    assert (inside - inside.diag().diag()).abs().max() < 0.05
+
+
+def test_zeros_stay_zeros():
+    assert torch.equal(orthogonalise(torch.zeros(8, 9)), torch.zeros(8, 9))
+
+
+def test_kernels_are_matrices_and_vectors_and_thin_ones_are_not():
+    assert [is_matrix(p) for p in network().parameters()] == [True, False, False, False, True, False, False, False]
+
+
+def test_what_is_no_matrix_is_stepped_as_by_adamw():
+    ours, theirs = network(), network()
+    for model in (ours, theirs):
+        for parameter in model.parameters():
+            parameter.requires_grad_(not is_matrix(parameter))
+    muon = Muon([p for p in ours.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.1)
+    adamw = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.1)
+    for number in range(5):
+        for model, optimizer in ((ours, muon), (theirs, adamw)):
+            backward(model, number)
+            optimizer.step()
+    torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()), atol=1e-6, rtol=1e-5)
+
+
+def test_an_update_is_as_large_as_one_of_adamw_whatever_the_gradient():
+    weight = nn.Parameter(random_matrix(64, 256))
+    before = weight.detach().clone()
+    weight.grad = random_matrix(64, 256, 1e-3)
+    Muon([weight], lr=0.1, weight_decay=0.0).step()
+    assert (weight - before).square().mean().sqrt().item() == pytest.approx(0.1 * ADAM_RMS, rel=0.25)
+
+
+def test_decay_is_apart_from_the_gradient():
+    weight = nn.Parameter(random_matrix(16, 16))
+    before = weight.detach().clone()
+    weight.grad = torch.zeros(16, 16)
+    Muon([weight], lr=0.1, weight_decay=0.5).step()
+    torch.testing.assert_close(weight.detach(), before * 0.95)
+
+
+def test_goes_on_from_a_saved_state():
+    whole, parts = network(), network()
+    optimizer = Muon(whole.parameters())
+    first = Muon(parts.parameters())
+    for number in range(2):
+        for model, stepping in ((whole, optimizer), (parts, first)):
+            backward(model, number)
+            stepping.step()
+    second = Muon(parts.parameters())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for model, stepping in ((whole, optimizer), (parts, second)):
+        backward(model, 2)
+        stepping.step()
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+
+
+def test_a_closure_gives_the_loss_and_parameters_without_gradient_stay():
+    model = network()
+    frozen = model[4].weight.detach().clone()
+    optimizer = Muon(list(model.parameters())[:6])
+
+    def closure():
+        backward(model)
+        return torch.tensor(2.0)
+
+    model[3].weight.requires_grad_(False)
+    still = model[3].weight.detach().clone()
+    assert optimizer.step(closure).item() == 2.0
+    assert torch.equal(model[3].weight, still)
+    assert torch.equal(model[4].weight, frozen)

@@ -24,7 +24,7 @@ EXPECTED = {
     "back-translation": {"model.tokens.back_translation": 0.5},
     "data-augmentation": {"data.augmentation": 0.5},
     "orthogonality-memory": {"model.tokens.orthogonality_memory": 512},
-    "canvas": {"model.denoiser.canvas_channels": 0},
+    "canvas": {"model.denoiser.canvas_channels": 32},
     "orthogonality": {"model.tokens.orthogonality_weight": 0.0},
     "token-dropout": {"model.tokens.static_dropout": 0.0, "model.tokens.dynamic_dropout": 0.0},
 }
@@ -43,7 +43,7 @@ def test_every_variant_resolves_to_what_it_says_and_to_nothing_else():
 def test_added_biases_are_told_from_removed_ones():
     variants = variants_of(load_recipe("puppets-cpu").resolve())
     added = [name for name, variant in variants.items() if variant.is_added]
-    biases = ["motion-augmentation", "back-translation", "data-augmentation", "orthogonality-memory"]
+    biases = ["canvas", "motion-augmentation", "back-translation", "data-augmentation", "orthogonality-memory"]
     assert added == ["shared-training-noise", "bottleneck", *biases]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
     assert (variants["residual"].full, variants["residual"].other) == ("on", "off")

@@ -43,6 +43,11 @@ def test_zeros_stay_zeros():
     assert torch.equal(orthogonalise(torch.zeros(8, 9)), torch.zeros(8, 9))
 
 
+def test_several_at_once_are_as_one_by_one():
+    matrices = torch.randn(3, 10, 20, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(orthogonalise(matrices), torch.stack([orthogonalise(m) for m in matrices]), atol=0.02, rtol=0)
+
+
 def test_kernels_are_matrices_and_vectors_and_thin_ones_are_not():
     assert [is_matrix(p) for p in network().parameters()] == [True, False, False, False, True, False, False, False]
 

@@ -30,7 +30,7 @@ CLIP_SIZE = 256
 SCALE = 4
 SCENERY: Final = "plain"
 """One colour behind the puppets: at 32x32 a place would take most of what a small model can learn in minutes."""
-TRAINING_STEPS = 2600
+TRAINING_STEPS = 2200
 """Steps of `--train`, fewer than the recipe's: what 2 cores do in the minutes there are."""
 MAX_MINUTES = 12.0
 

@@ -19,7 +19,7 @@ from divid.data.module import ClipBatch, ClipDataModule
 from divid.models.divid import DividModel
 from divid.randomness import derive_seed
 from divid.recipes import load_recipe
-from divid.training.module import parameter_groups, training_losses
+from divid.training.module import make_optimizer, training_losses
 from divid.training.planning import autocast
 
 
@@ -80,7 +80,7 @@ def make_step(recipe: Recipe, device: str, rank: int, count: int) -> Any:
     torch.manual_seed(derive_seed("bench"))
     model = DividModel(recipe.model).to(device).train()  # type: ignore[arg-type]  # the bench has checked the method
     shared = DistributedDataParallel(Losses(model, recipe))
-    optimizer = torch.optim.AdamW(parameter_groups(shared, recipe.training.weight_decay), fused=True)
+    optimizer = make_optimizer(shared, recipe.training)
     data = ClipDataModule(MadeClips(recipe, 2 * recipe.training.batch_size), recipe.seed, recipe.training.batch_size, recipe.data)
     data.load(device)
     batches = iter(data.loader(0, rank, count))

@@ -15,7 +15,7 @@ from bench.rows import Row
 from bench.workload import Bench, MadeClips
 from divid.config import Precision, Recipe
 from divid.data.module import ClipBatch, ClipDataModule
-from divid.training.module import parameter_groups, training_losses
+from divid.training.module import make_optimizer, parameter_groups, training_losses
 from divid.training.planning import autocast, compile_if_wanted
 
 MADE_CLIPS = 32
@@ -68,8 +68,11 @@ class TrainingLoop:
         self.data.load(self.device)
         self._batches = iter(self.data.loader(0))
         options = recipe.training
-        groups = parameter_groups(self.model, options.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, fused=True if not setup.is_plain else None)
+        self.optimizer: torch.optim.Optimizer
+        if setup.is_plain:
+            self.optimizer = torch.optim.AdamW(parameter_groups(self.model, options.weight_decay), lr=options.learning_rate)
+        else:
+            self.optimizer = make_optimizer(self.model, options)
         self.is_compiled = False
         self._average = [p.detach().clone() for p in self.model.parameters()]
 
@@ -133,7 +136,7 @@ def ladder(bench: Bench) -> list[Setup]:
         steps.append(Setup(f"{few} of {bench.num_frames} frames through the U-Net", "fp32", few, "memory", "off", True))
     if precision == "bf16":
         steps.append(Setup("and bf16", precision, few, "memory", "off", True))
-    last = "and fused optimiser"
+    last = "and Muon" if options.optimizer == "muon" else "and fused optimiser"
     if bench.device == "cuda":
         last += ", channels last, clips on the GPU" + (", compiled" if options.compile != "off" else "")
     return [*steps, Setup(f"{last} (as divid train)", precision, few, location, options.compile, False)]

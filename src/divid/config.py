@@ -170,8 +170,8 @@ class TrainingConfig:
             Empty: new weights.
         batch_size: Clips a step, over all processes.
         frames_per_clip: Frames of each clip that the U-Net is trained on in a step (the encoder always sees all); 0 means all.
-        optimizer: `adamw`, or `muon`: matrices and kernels are stepped along their orthogonal momentum, all else as by AdamW; a step
-            costs more, and far fewer are needed.
+        optimizer: `adamw`, or `muon`: matrices and kernels are stepped along their orthogonal momentum, all else as by AdamW. A
+            step costs more, and far fewer are needed.
         learning_rate: Highest rate.
         warmup_steps: Steps of linear warm-up.
         learning_rate_schedule: `cosine` decay to 0 over `num_steps`, or `constant`.

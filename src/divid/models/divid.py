@@ -262,7 +262,8 @@ class DividModel(SequenceModel):
         if mine.any():
             swapped = Codes(statics[(slots[mine] + 1) % count], codes.dynamic[mine])
             seeds = [derive_seed(randomness.seed, randomness.step, slot, "back-translation") for slot in slots[mine].tolist()]
-            made[mine] = self.decode(swapped, seeds=seeds, sampling=SamplingConfig(num_inference_steps=TRANSLATION_STEPS)).to(video)
+            sampling = SamplingConfig(num_inference_steps=TRANSLATION_STEPS)
+            made[mine] = self.decode(swapped, seeds=seeds, sampling=sampling).to(video)
         before = (slots - 1) % count
         of_looks = is_chosen.to(video.device)[before]
         looks = from_all_processes(made, even_without_gradients=True)[place][before]

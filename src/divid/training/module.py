@@ -46,6 +46,26 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [group for group in groups if group["params"]]
 
 
+def make_optimizer(model: nn.Module, options: TrainingConfig) -> torch.optim.Optimizer:
+    """Make Muon, or AdamW in its fused form.
+
+    Args:
+        model: The network.
+        options: `optimizer`, its rate and decay, and whether processes share its state.
+
+    Source:
+        `training.shard_optimizer`: Rajbhandari et al., "ZeRO" (2020), stage 1.
+    """
+    groups = parameter_groups(model, options.weight_decay)
+    optimizer: Any = Muon if options.optimizer == "muon" else torch.optim.AdamW
+    extra: dict[str, Any] = {} if options.optimizer == "muon" else {"fused": True}
+    if options.shard_optimizer and torch.distributed.is_available() and torch.distributed.is_initialized():
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
+        return ZeroRedundancyOptimizer(groups, optimizer_class=optimizer, lr=options.learning_rate, **extra)
+    return optimizer(groups, lr=options.learning_rate, **extra)
+
+
 def training_losses(model: nn.Module, batch: ClipBatch, recipe: Recipe) -> dict[str, Tensor]:
     """Give the terms of the objective on a batch.
 
@@ -100,20 +120,8 @@ class TrainingModule(pl.LightningModule):
         self._last_check: tuple[int, Tensor] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make Muon, or AdamW in its fused form; the rate is set before every step, so there is no scheduler state to restore.
-
-        Source:
-            `training.shard_optimizer`: Rajbhandari et al., "ZeRO" (2020), stage 1.
-        """
-        options = self.recipe.training
-        groups = parameter_groups(self.model, options.weight_decay)
-        optimizer: type[torch.optim.Optimizer] = Muon if options.optimizer == "muon" else torch.optim.AdamW
-        extra: dict[str, Any] = {} if options.optimizer == "muon" else {"fused": True}
-        if options.shard_optimizer and torch.distributed.is_available() and torch.distributed.is_initialized():
-            from torch.distributed.optim import ZeroRedundancyOptimizer
-
-            return ZeroRedundancyOptimizer(groups, optimizer_class=optimizer, lr=options.learning_rate, **extra)
-        return optimizer(groups, lr=options.learning_rate, **extra)
+        """Make the optimiser; its rate is set before every step, so there is no scheduler state to restore."""
+        return make_optimizer(self.model, self.recipe.training)
 
     def on_train_batch_start(self, batch: ClipBatch, batch_idx: int) -> None:
         """Set the rate of this step, and seed what a method may draw without asking for our generators (nn.Dropout)."""

@@ -97,7 +97,7 @@ class Muon(torch.optim.Optimizer):
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
             momenta.append(state["momentum_buffer"])
-        gradients = [p.grad for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         for parameter, update in _updates(parameters, torch._foreach_lerp(gradients, momenta, group["momentum"])):
@@ -113,7 +113,7 @@ class Muon(torch.optim.Optimizer):
             means.append(state["exp_avg"])
             squares.append(state["exp_avg_sq"])
             steps.append(state["step"])
-        gradients = [p.grad for p in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         torch._foreach_add_(steps, 1)
         torch._foreach_lerp_(means, gradients, 1 - ADAM_BETAS[0])
         torch._foreach_mul_(squares, ADAM_BETAS[1])

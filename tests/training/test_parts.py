@@ -16,7 +16,7 @@ from divid.data.module import ClipDataModule
 from divid.errors import ConfigError
 from divid.training import planning
 from divid.training.module import learning_rate, parameter_groups
-from divid.training.planning import choose_precision, compile_if_wanted, estimate_cost
+from divid.training.planning import choose_precision, compile_if_wanted, estimate_cost, optimizer_step
 from divid.training.run_folder import fingerprint
 from divid.training.validation import held_out_loss, token_statistics, warn_of_collapse
 from divid.types import Codes
@@ -52,6 +52,22 @@ def test_norms_and_biases_do_not_decay():
     assert {p.ndim for p in still["params"]} == {1}
     assert still["weight_decay"] == 0.0
     assert len(parameter_groups(nn.LayerNorm(3), 0.3)) == 1
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_timing_the_optimizer_changes_no_weight_and_leaves_no_gradient(case, optimizer):
+    model, _, recipe = case
+    before = [p.detach().clone() for p in model.parameters()]
+    assert optimizer_step(model, with_training(recipe, optimizer=optimizer)) > 0
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_estimate_of_a_step_holds_the_optimizers_part(case, monkeypatch):
+    model, batch, recipe = case
+    monkeypatch.setattr(planning, "quickest_step", lambda *args: 2.0)
+    monkeypatch.setattr(planning, "optimizer_step", lambda *args: 0.5)
+    assert estimate_cost(model, batch, recipe, times=3.0).seconds_per_step == 6.5
 
 
 def test_precision_is_the_quicker_one(case, monkeypatch, caplog):

@@ -255,7 +255,7 @@ class DividModel(SequenceModel):
             return video, video
         slots = torch.tensor(randomness.slots, device=video.device)
         place = from_all_processes(slots, even_without_gradients=True).argsort()
-        codes = self._tokens(self.frame_features(video)).codes
+        codes = self.encode(video)
         statics = from_all_processes(codes.static, even_without_gradients=True)[place]
         mine = is_chosen.to(video.device)[slots]
         made = torch.zeros_like(video)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b, c of the iteration X <- a X + b (X X') X + c (X X')^2 X: steep at 0, and what is near 1 stays near 1."""
@@ -54,7 +55,7 @@ class Muon(torch.optim.Optimizer):
     """Step kernels and matrices by orthogonal momentum, vectors and thin matrices by AdamW.
 
     The update of a matrix is U V' of its Nesterov momentum U S V', scaled to the size of AdamW's updates, so that learning rates
-    and weight decay carry over from AdamW.
+    and weight decay carry over from AdamW. (`torch.optim.Muon`, in PyTorch from 2.9 on, takes matrices only, not kernels.)
 
     Args:
         params: Parameters, or groups of them.
@@ -114,15 +115,11 @@ class Muon(torch.optim.Optimizer):
             squares.append(state["exp_avg_sq"])
             steps.append(state["step"])
         gradients = [p.grad for p in parameters if p.grad is not None]
-        torch._foreach_add_(steps, 1)
-        torch._foreach_lerp_(means, gradients, 1 - ADAM_BETAS[0])
-        torch._foreach_mul_(squares, ADAM_BETAS[1])
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - ADAM_BETAS[1])
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        for parameter, mean, square, step in zip(parameters, means, squares, steps, strict=True):
-            number = float(step)
-            root = (square / (1 - ADAM_BETAS[1] ** number)).sqrt_().add_(EPSILON)
-            parameter.addcdiv_(mean, root, value=-group["lr"] / (1 - ADAM_BETAS[0] ** number))
+        beta1, beta2 = ADAM_BETAS
+        adamw(
+            parameters, gradients, means, squares, [], steps, foreach=True, amsgrad=False, beta1=beta1, beta2=beta2,
+            lr=group["lr"], weight_decay=group["weight_decay"], eps=EPSILON, maximize=False,
+        )  # fmt: skip
 
 
 def _updates(parameters: Sequence[Tensor], momenta: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -17,10 +17,10 @@ from bench.workload import MadeClips
 from divid.config import Recipe
 from divid.data.module import ClipBatch, ClipDataModule
 from divid.models.divid import DividModel
+from divid.precision import autocast
 from divid.randomness import derive_seed
 from divid.recipes import load_recipe
 from divid.training.module import make_optimizer, training_losses
-from divid.training.planning import autocast
 
 
 class Losses(nn.Module):

@@ -15,8 +15,9 @@ from bench.rows import Row
 from bench.workload import Bench, MadeClips
 from divid.config import Precision, Recipe
 from divid.data.module import ClipBatch, ClipDataModule
+from divid.precision import autocast
 from divid.training.module import make_optimizer, parameter_groups, training_losses
-from divid.training.planning import autocast, compile_if_wanted
+from divid.training.planning import compile_if_wanted
 
 MADE_CLIPS = 32
 """Clips in memory; the loader draws from them at random."""

@@ -55,6 +55,8 @@ class SamplingConfig:
         dynamic_guidance: Scale of the dynamic tokens' guidance; 1 is none.
         eta: DDIM's share of fresh noise: 0 deterministic, 1 ancestral.
         chunk_frames: Frames denoised together; bounds memory, changes nothing else.
+        precision: Of the U-Net's products: `fp32`, `bf16`, or `auto`: `bf16` where the machine has units for it. `bf16` is about
+            twice as fast there, and moves a picture by a fraction of a grey level.
     """
 
     solver: SolverName = "dpmsolver++"
@@ -64,6 +66,7 @@ class SamplingConfig:
     dynamic_guidance: float = 1.0
     eta: float = 0.0
     chunk_frames: int = 64
+    precision: Precision = "fp32"
 
     @property
     def resolved_spacing(self) -> SpacingName:
@@ -84,6 +87,7 @@ class SamplingConfig:
         check_range("sampling.dynamic_guidance", self.dynamic_guidance, 0, 100)
         check_range("sampling.eta", self.eta, 0, 1)
         check_range("sampling.chunk_frames", self.chunk_frames, 1, 1_000_000)
+        check_choice("sampling.precision", self.precision, get_args(Precision))
         return self
 
 

@@ -1,5 +1,6 @@
 """DBSE: sizes of the original, what each code may see, the weights, and the released code's faults."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -76,6 +77,33 @@ def test_the_two_reconstructions_are_of_all_frames_and_of_the_first():
     torch.testing.assert_close(terms["first_frame"], errors[:, 0].sum() / 3)
     later = make_model("dbse", sequence_starts_at=2).eval().losses(video(), step())
     torch.testing.assert_close(later["sequence"], errors[:, 1:].sum() / 3)
+
+
+@pytest.mark.parametrize("starts_at", [1, 2])
+def test_few_frames_have_the_sum_over_all_as_their_mean(starts_at, monkeypatch):
+    model = make_model("dbse", sequence_starts_at=starts_at).eval()
+    everything = model.losses(video(), step())
+    seen = []
+    for pair in itertools.combinations(range(4), 2):
+        monkeypatch.setattr("divid.baselines.dbse.pick_frames", lambda *_, pair=pair: torch.tensor([pair] * 3))
+        seen.append(model.losses(video(), step(), num_decoded_frames=3))
+    for name in ("sequence", "first_frame", "pixels"):
+        values = torch.stack([terms[name] for terms in seen])
+        torch.testing.assert_close(values.mean(), everything[name])
+        assert (values.std() > 0) == (name != "first_frame")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_the_first_frame_and_others_are_decoded(count):
+    model = make_model("dbse").eval()
+    decoded = []
+    render = model.render
+    model.render = lambda static, dynamic: decoded.append(dynamic) or render(static, dynamic)
+    model.losses(video(), step(), num_decoded_frames=count)
+    posteriors = model.posteriors(model.frame_features(video()), step())
+    drawn = model.draw_posteriors(posteriors, step()).dynamic
+    assert decoded[0].shape[1] == max(2, count)
+    torch.testing.assert_close(decoded[0][:, 0], drawn[:, 0])
 
 
 @pytest.mark.parametrize("number", [0, 1, 999])

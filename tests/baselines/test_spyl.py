@@ -1,5 +1,6 @@
 """SPYL: size of the original, mutual information and contrast against their definitions, the bank, the weights."""
 
+import itertools
 import math
 
 import pytest
@@ -166,3 +167,16 @@ def test_generated_clips_leave_the_batch_norms_alone():
 @pytest.mark.parametrize("objective", ["paper", "original"])
 def test_weights_of_the_objectives(objective):
     assert SPYLConfig(objective=objective).resolve().weights == SPYLWeights(10, 5, 1, 1, 1)
+
+
+def test_few_frames_have_the_sum_over_all_as_their_mean(monkeypatch):
+    model = make_model("spyl").eval()
+    everything = model.losses(video(), step())
+    seen = []
+    for pair in itertools.combinations(range(5), 2):
+        monkeypatch.setattr("divid.baselines.spyl.pick_frames", lambda *_, pair=pair: torch.tensor([pair] * 3))
+        seen.append(model.losses(video(), step(), num_decoded_frames=2))
+    for name in ("reconstruction", "pixels", "contrast"):
+        values = torch.stack([terms[name] for terms in seen])
+        torch.testing.assert_close(values.mean(), everything[name])
+        assert (values.std() > 1e-6) == (name != "contrast")

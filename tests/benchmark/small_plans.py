@@ -23,7 +23,7 @@ SCRIPT = Path(__file__)
 class NanLoss(TinyMethod):
     """Its loss is not a number from the third step on."""
 
-    def losses(self, video, randomness, num_denoised_frames=0):
+    def losses(self, video, randomness, num_decoded_frames=0):
         terms = super().losses(video, randomness)
         return terms | {"total": terms["total"] * float("nan")} if randomness.step >= 2 else terms
 

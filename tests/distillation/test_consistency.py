@@ -112,7 +112,7 @@ def test_a_constant_is_consistent():
 
 def test_encoder_and_teacher_stay_and_the_decoder_learns():
     student = make_student()
-    terms = student.losses(video(), randomness(), num_denoised_frames=2)
+    terms = student.losses(video(), randomness(), num_decoded_frames=2)
     assert terms.keys() == {"total", "consistency"}
     terms["total"].backward()
     moved = {name for name, weight in student.named_parameters() if weight.grad is not None}
@@ -140,7 +140,7 @@ def test_a_student_learns_a_teacher_that_always_sees_the_same():
     optimiser = torch.optim.Adam([weight for weight in student.parameters() if weight.requires_grad], lr=1e-2)
     losses = []
     for _ in range(40):
-        loss = student.losses(video(), randomness(), num_denoised_frames=3)["total"]
+        loss = student.losses(video(), randomness(), num_decoded_frames=3)["total"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

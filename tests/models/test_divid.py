@@ -70,7 +70,7 @@ def test_every_switch_trains_and_samples(name):
     assert isinstance(model, Disentangler)
     # Enough steps that each token is dropped at least once and kept at least once.
     for number in range(12):
-        terms = model.losses(video(), step(number=number), num_denoised_frames=2)
+        terms = model.losses(video(), step(number=number), num_decoded_frames=2)
         assert all(value.ndim == 0 and value.isfinite() for value in terms.values())
         terms["total"].backward()
     unused = [name for name, parameter in model.named_parameters() if parameter.grad is None]
@@ -363,3 +363,14 @@ def test_each_token_pays_its_share_of_the_bottleneck():
     assert dynamic > 0
     assert prices[0.5, 2.0] == pytest.approx(0.5 * static + 2 * dynamic, rel=1e-5)
     assert prices[0.0, 0.0] == 0
+
+
+def test_bf16_sampling_is_within_a_grey_level_of_fp32():
+    model = make_model().eval()
+    codes = model.encode(video())
+    exact, fast = (
+        model.decode(codes, seeds=[0, 1, 2], sampling=dataclasses.replace(FAST, precision=precision))
+        for precision in ("fp32", "bf16")
+    )
+    assert fast.dtype == torch.float32
+    assert 0 < (fast - exact).square().mean().sqrt() < 2 / 255

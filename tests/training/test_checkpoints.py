@@ -106,7 +106,7 @@ def test_bad_weights_never_overwrite_a_good_checkpoint(fit, monkeypatch, tmp_pat
     """A weight may go bad though loss and gradient are fine."""
     good = TinyMethod.losses
 
-    def spoiling(self, video, randomness, num_denoised_frames=0):
+    def spoiling(self, video, randomness, num_decoded_frames=0):
         terms = good(self, video, randomness)
         if randomness.step == 4:
             self.encoder.bias.data.fill_(float("inf"))

@@ -187,7 +187,7 @@ def test_nan_gradient_stops_at_once_though_the_loss_is_fine(fit, monkeypatch, tm
 def poison_from_step(monkeypatch, step, poison):
     good = TinyMethod.losses
 
-    def bad(self, video, randomness, num_denoised_frames=0):
+    def bad(self, video, randomness, num_decoded_frames=0):
         terms = good(self, video, randomness)
         return terms | {"total": poison(terms["total"], self.encoder.weight)} if randomness.step >= step else terms
 

@@ -56,7 +56,7 @@ class TinyMethod(ModelMixin, ConfigMixin):
         shape = (*codes.dynamic.shape[:2], self.options.channels, SIZE, SIZE)
         return self._predict(codes, torch.zeros(shape, device=codes.static.device))
 
-    def losses(self, video, randomness, num_denoised_frames=0):
+    def losses(self, video, randomness, num_decoded_frames=0):
         time.sleep(float(os.environ.get("TINY_DELAY", 0)))
         codes = self.encode(video)
         noise = randomness.normal("noise", video.shape[1:], video.device)

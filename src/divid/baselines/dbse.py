@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from divid.baselines.options import DBSEConfig
 from divid.baselines.vae import Gaussian, Posteriors, SequentialVAE, divergence, standard_divergence, weighted_total
 from divid.config import from_dict
+from divid.models.sequence_model import pick_frames
 from divid.randomness import Randomness, make_generator
 from divid.types import FrameFeatures, Video
 
@@ -70,7 +71,7 @@ class DBSEModel(SequentialVAE):
         outputs, _ = self.lstm(torch.cat([self._first_position(features, randomness), residual], dim=1))
         return Posteriors(static, Gaussian(self.dynamic_mean(outputs), self.dynamic_logvar(outputs)))
 
-    def losses(self, video: Video, randomness: Randomness) -> dict[str, Tensor]:
+    def losses(self, video: Video, randomness: Randomness, num_decoded_frames: int = 0) -> dict[str, Tensor]:
         """Give the terms of the objective, without their weights, and `total`.
 
         `sequence` and `first_frame` are the reconstructions of all frames from (z_t, s) and of the first from (z_1, s). Since
@@ -79,13 +80,16 @@ class DBSEModel(SequentialVAE):
         Args:
             video: The batch's clips.
             randomness: The step's.
+            num_decoded_frames: Frames of each clip that are decoded: the first and, at random, others (one at least); the encoder
+                sees all. 0: all. The sum over the others is scaled up, so its expected gradient is the same and a step costs less.
         """
         posteriors = self.posteriors(self.frame_features(video), randomness)
         drawn = self.draw_posteriors(posteriors, randomness)
-        errors = self.reconstruction_errors(self.render(drawn.static, drawn.dynamic), video)
-        start = self.options.sequence_starts_at - 1
+        later = 1 + pick_frames(video[:, 1:], randomness, max(1, num_decoded_frames - 1) if num_decoded_frames else 0)
+        errors = self.frame_errors(drawn, video, torch.cat([torch.zeros_like(later[:, :1]), later], dim=1))
+        sums = {name: _over_frames(values, video.shape[1], self.options.sequence_starts_at) for name, values in errors.items()}
         terms = {
-            "sequence": errors["both"][:, start:].sum(1).mean(),
+            "sequence": sums.pop("both"),
             "first_frame": errors["both"][:, 0].mean(),
             "static_kl": standard_divergence(posteriors.static),
             "dynamic_kl": divergence(posteriors.dynamic, self.prior(drawn.dynamic)),
@@ -94,8 +98,7 @@ class DBSEModel(SequentialVAE):
         assert weights.dynamic_kl is not None
         rising = cyclic_weight(self.progress(randomness), self.options.dynamic_kl_cycles)
         total = weighted_total(terms, replace(weights, dynamic_kl=weights.dynamic_kl * rising))
-        shown = {name: value.sum(1).mean() for name, value in errors.items() if name != "both"}
-        return {"total": total, **terms, **shown}
+        return {"total": total, **terms, **sums}
 
     def _first_position(self, features: Tensor, randomness: Randomness | None) -> Tensor:
         """Give what stands in the place of the first frame's residual, of shape (B, 1, g)."""
@@ -107,3 +110,15 @@ class DBSEModel(SequentialVAE):
             return randomness.normal("first position", (1, width), features.device).to(features)
         noise = torch.randn((1, 1, width), generator=make_generator("DBSE's first position", width))
         return noise.to(features).expand(len(features), -1, -1)
+
+
+def _over_frames(errors: Tensor, num_frames: int, starts_at: int) -> Tensor:
+    """Estimate the errors' sum over a clip's frames, a mean of clips.
+
+    Args:
+        errors: Of the first frame and of some of the others.
+        num_frames: F.
+        starts_at: First frame of the sum: 1 or 2.
+    """
+    later = errors[:, 1:].sum(1) * (num_frames - 1) / max(1, errors.shape[1] - 1)
+    return (later + errors[:, 0] if starts_at == 1 else later).mean()

@@ -26,6 +26,7 @@ from divid.baselines.vae import (
     weighted_total,
 )
 from divid.config import from_dict
+from divid.models.sequence_model import pick_frames
 from divid.randomness import Randomness
 from divid.types import Codes, DynamicTokens, FrameFeatures, StaticToken, Video
 
@@ -147,19 +148,23 @@ class SPYLModel(SequentialVAE):
             Gaussian(self.dynamic_mean(hidden), self.dynamic_logvar(hidden)),
         )
 
-    def losses(self, video: Video, randomness: Randomness) -> dict[str, Tensor]:
+    def losses(self, video: Video, randomness: Randomness, num_decoded_frames: int = 0) -> dict[str, Tensor]:
         """Give the terms of the objective, without their weights, and `total`.
 
         Args:
             video: The batch's clips.
             randomness: The step's.
+            num_decoded_frames: Frames of each clip, picked at random, that are decoded; the encoder sees all. 0: all. Sums over
+                frames are scaled up, so their expected gradient is the same and a step costs less.
         """
         posteriors = self.posteriors(self.frame_features(video))
         drawn = self.draw_posteriors(posteriors, randomness)
-        errors = self.reconstruction_errors(self.render(drawn.static, drawn.dynamic), video)
+        picked = pick_frames(video, randomness, num_decoded_frames)
+        errors = self.frame_errors(drawn, video, picked)
+        sums = {name: values.sum(1).mean() * video.shape[1] / picked.shape[1] for name, values in errors.items()}
         num_clips = self.options.num_train_clips
         terms = {
-            "reconstruction": errors["both"].sum(1).mean(),
+            "reconstruction": sums.pop("both"),
             "static_kl": standard_divergence(posteriors.static),
             "dynamic_kl": divergence(posteriors.dynamic, self.prior(drawn.dynamic)),
             "mutual_information": mutual_information(posteriors, drawn.static, drawn.dynamic, num_clips),
@@ -167,8 +172,7 @@ class SPYLModel(SequentialVAE):
         if self.options.weights.contrast and self.progress(randomness) >= self.options.contrast_starts_at:
             static, dynamic = self.contrast(posteriors, randomness)
             terms |= {"contrast": static + dynamic, "static_contrast": static, "dynamic_contrast": dynamic}
-        shown = {name: value.sum(1).mean() for name, value in errors.items() if name != "both"}
-        return {"total": weighted_total(terms, self.options.weights), **terms, **shown}
+        return {"total": weighted_total(terms, self.options.weights), **terms, **sums}
 
     def contrast(self, posteriors: Posteriors, randomness: Randomness) -> tuple[Tensor, Tensor]:
         """Give the contrastive terms of the static and of the dynamic codes.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,7 +22,8 @@ from divid.baselines.perceptual import PerceptualDistance, load_feature_network
 from divid.config import SamplingConfig, to_dict
 from divid.errors import ConfigError
 from divid.models.frame_encoder import FrameEncoder
-from divid.models.sequence_model import SequenceModel
+from divid.models.sequence_model import SequenceModel, take_frames
+from divid.precision import autocast
 from divid.randomness import Randomness, make_generator
 from divid.types import Codes, FrameFeatures, SamplingCallback, Video
 
@@ -176,7 +177,7 @@ class SequentialVAE(SequenceModel):
         """
 
     @abstractmethod
-    def losses(self, video: Video, randomness: Randomness) -> dict[str, Tensor]:
+    def losses(self, video: Video, randomness: Randomness, num_decoded_frames: int = 0) -> dict[str, Tensor]:
         """Give the terms of the objective; see `Disentangler.losses`."""
 
     def sequence_codes(self, features: FrameFeatures) -> Codes:
@@ -204,7 +205,8 @@ class SequentialVAE(SequenceModel):
         like = next(self.parameters())
         static, dynamic = codes.static.to(like), codes.dynamic.to(like)
         frames_at_once = max(1, sampling.chunk_frames // len(seeds))
-        video = torch.cat([self.render(static, part) for part in dynamic.split(frames_at_once, dim=1)], dim=1)
+        with autocast(like.device.type, sampling.precision):
+            video = torch.cat([self.render(static, part) for part in dynamic.split(frames_at_once, dim=1)], dim=1)
         video = at_least_single(video)
         if callback:
             callback(1, 1, video)
@@ -281,6 +283,20 @@ class SequentialVAE(SequenceModel):
         distances = self._perceptual(made.flatten(0, 1), real.flatten(0, 1)).unflatten(0, real.shape[:2])
         errors["perceptual"] = at_least_single(distances) * math.prod(self.frame_shape)
         return {**errors, "both": errors["pixels"] + options.weight * errors["perceptual"]}
+
+    def frame_errors(
+        self, codes: Codes, real: Video, picked: Int[Tensor, "batch picked"]
+    ) -> dict[str, Float[Tensor, "batch picked"]]:
+        """Decode some frames of each clip and give their errors, as `reconstruction_errors` does.
+
+        Args:
+            codes: Of the clips, with all frames.
+            real: The clips.
+            picked: Places of the frames of each clip.
+        """
+        return self.reconstruction_errors(
+            self.render(codes.static, take_frames(codes.dynamic, picked)), take_frames(real, picked)
+        )
 
     def progress(self, randomness: Randomness) -> float:
         """Give the share of the run that is over, in [0, 1]; 1 where its length is unknown, and for held-out clips.

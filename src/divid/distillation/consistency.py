@@ -13,7 +13,8 @@ from divid.diffusion.noise import training_noise
 from divid.diffusion.schedule import add_noise, prediction_to_x_0
 from divid.distillation.options import ConsistencyConfig
 from divid.errors import ConfigError
-from divid.models.divid import DividModel, take_frames
+from divid.models.divid import DividModel
+from divid.models.sequence_model import pick_frames, take_frames
 from divid.randomness import Randomness
 from divid.types import Video
 
@@ -98,7 +99,7 @@ class ConsistencyModel(DividModel):
             part.requires_grad_(False)
         self._teacher = [teacher.eval().requires_grad_(False)]
 
-    def losses(self, video: Video, randomness: Randomness, num_denoised_frames: int = 0) -> dict[str, Tensor]:
+    def losses(self, video: Video, randomness: Randomness, num_decoded_frames: int = 0) -> dict[str, Tensor]:
         """Give the terms `consistency` and `total`, which are the same.
 
         Noisy frames x_t are taken one interval down the teacher's path, to x_s; the student shall see the same clean frames
@@ -111,7 +112,7 @@ class ConsistencyModel(DividModel):
         Args:
             video: The batch's clips.
             randomness: The step's noise, intervals and frame choice.
-            num_denoised_frames: As for `DividModel.losses`.
+            num_decoded_frames: As for `DividModel.losses`.
 
         Raises:
             ConfigError: There is no teacher, or the video has another size or number of channels than the model.
@@ -121,7 +122,7 @@ class ConsistencyModel(DividModel):
         teacher = self._teacher[0].to(video.device)
         with torch.no_grad():
             codes = self.encode(video)
-        picked = self._pick_frames(video, randomness, num_denoised_frames)
+        picked = pick_frames(video, randomness, num_decoded_frames)
         x_0, dynamic = take_frames(video, picked), take_frames(codes.dynamic, picked).flatten(0, 1)
         count = picked.shape[1]
         static = codes.static[:, None].expand(-1, count, -1).flatten(0, 1)

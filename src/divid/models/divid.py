@@ -28,8 +28,9 @@ from divid.errors import ConfigError
 from divid.models.denoiser import Denoiser, TokenContext
 from divid.models.frame_encoder import FrameEncoder
 from divid.models.sequence_encoder import SequenceEncoder, TokenDistributions
-from divid.models.sequence_model import SequenceModel
+from divid.models.sequence_model import SequenceModel, pick_frames, take_frames
 from divid.models.token_memory import TokenMemory, summarise_dynamic
+from divid.precision import autocast
 from divid.randomness import Randomness, derive_seed
 from divid.types import Codes, FrameFeatures, SamplingCallback, Video
 
@@ -131,25 +132,26 @@ class DividModel(SequenceModel):
                 is_shared=self.options.diffusion.shared_sampling,
                 first_frame=first_frame + start,
             )
-            contexts = self._contexts(static, dynamic.flatten(0, 1), sampling)
-            frames = sample_frames(
-                partial(self._guided, contexts=contexts, sampling=sampling),
-                noise,
-                self.options.diffusion,
-                sampling,
-                device=device,
-                callback=callback,
-            )
+            with autocast(device.type, sampling.precision):
+                contexts = self._contexts(static, dynamic.flatten(0, 1), sampling)
+                frames = sample_frames(
+                    partial(self._guided, contexts=contexts, sampling=sampling),
+                    noise,
+                    self.options.diffusion,
+                    sampling,
+                    device=device,
+                    callback=callback,
+                )
             chunks.append(frames.unflatten(0, (len(seeds), count)))
         return torch.cat(chunks, dim=1)
 
-    def losses(self, video: Video, randomness: Randomness, num_denoised_frames: int = 0) -> dict[str, Tensor]:
+    def losses(self, video: Video, randomness: Randomness, num_decoded_frames: int = 0) -> dict[str, Tensor]:
         """Give the terms of eq. (5): `simple`, `orthogonality`, with the explicit bottleneck `bottleneck`, and `total`.
 
         Args:
             video: The batch's clips.
             randomness: The step's noise, time steps, dropout and frame choice.
-            num_denoised_frames: Frames of each clip, picked at random, that the denoiser is trained on; the encoder sees all.
+            num_decoded_frames: Frames of each clip, picked at random, that the denoiser is trained on; the encoder sees all.
                 0: all. Frames are denoised alone, so the expected gradient is the same and a step costs less.
 
         Raises:
@@ -157,7 +159,7 @@ class DividModel(SequenceModel):
         """
         distributions = self._training_tokens(video, randomness)
         codes = distributions.codes
-        picked = self._pick_frames(video, randomness, num_denoised_frames)
+        picked = pick_frames(video, randomness, num_decoded_frames)
         x_0 = take_frames(video, picked)
         dynamic = take_frames(codes.dynamic, picked)
         batch, count = picked.shape
@@ -282,13 +284,6 @@ class DividModel(SequenceModel):
             return None
         return (randomness.uniform("static frame") * video.shape[1]).long().to(video.device)
 
-    def _pick_frames(self, video: Video, randomness: Randomness, count: int) -> Tensor:
-        num_frames = video.shape[1]
-        if not 0 < count < num_frames:
-            return torch.arange(num_frames, device=video.device).expand(len(video), -1)
-        order = randomness.uniform("denoised frames", (num_frames,)).argsort(dim=1)
-        return order[:, :count].to(video.device)
-
     def _drop_tokens(self, static: Tensor, dynamic: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor]:
         if not self.has_empty_tokens:
             return static, dynamic
@@ -343,17 +338,6 @@ class DividModel(SequenceModel):
         only_static, nothing = others[0], others[-1]
         w_s, w_d = sampling.static_guidance, sampling.dynamic_guidance
         return nothing + w_s * (only_static - nothing) + w_d * (full - only_static)
-
-
-def take_frames(values: Tensor, picked: Tensor) -> Tensor:
-    """Take some frames of each clip.
-
-    Args:
-        values: Anything of shape (clips, frames, ...).
-        picked: Places of the frames, (clips, count).
-    """
-    clips = torch.arange(len(values), device=values.device)[:, None]
-    return values[clips, picked]
 
 
 def _choose(is_first: Tensor, first: Video, second: Video) -> Video:

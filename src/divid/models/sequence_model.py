@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from divid.errors import ConfigError
+from divid.randomness import Randomness
 from divid.types import Codes, FrameFeatures, ReferenceFeatures, Video
 
 
@@ -60,3 +62,32 @@ class SequenceModel(ModelMixin, ConfigMixin, ABC):
                 f"the model takes frames of (C, H, W) = {self.frame_shape}, got {tuple(video.shape[2:])}: "
                 "prepare the data at that size, or set model.image_size and model.channels"
             )
+
+
+def pick_frames(video: Video, randomness: Randomness, count: int) -> Int[Tensor, "batch picked"]:
+    """Draw the frames of each clip that are decoded in a training step, all equally likely, without repeats.
+
+    Args:
+        video: The clips.
+        randomness: The step's.
+        count: How many of each clip; 0, or more than there are: all, in order.
+
+    Returns:
+        Their places.
+    """
+    num_frames = video.shape[1]
+    if not 0 < count < num_frames:
+        return torch.arange(num_frames, device=video.device).expand(len(video), -1)
+    order = randomness.uniform("denoised frames", (num_frames,)).argsort(dim=1)
+    return order[:, :count].to(video.device)
+
+
+def take_frames(values: Tensor, picked: Tensor) -> Tensor:
+    """Take some frames of each clip.
+
+    Args:
+        values: Anything of shape (clips, frames, ...).
+        picked: Places of the frames, (clips, count).
+    """
+    clips = torch.arange(len(values), device=values.device)[:, None]
+    return values[clips, picked]

@@ -70,14 +70,14 @@ def training_losses(model: nn.Module, batch: ClipBatch, recipe: Recipe) -> dict[
     """Give the terms of the objective on a batch.
 
     Args:
-        model: A `Disentangler`; its `losses` may take `num_denoised_frames`.
+        model: A `Disentangler`; its `losses` may take `num_decoded_frames`.
         batch: This process's clips.
         recipe: Gives the seed, the global batch and the frames that are denoised.
     """
     randomness = Randomness(recipe.seed, batch.step, batch.slots, recipe.training.batch_size)
     losses: Any = model.losses
-    if "num_denoised_frames" in inspect.signature(losses).parameters:
-        return losses(batch.video, randomness, num_denoised_frames=recipe.training.frames_per_clip)
+    if "num_decoded_frames" in inspect.signature(losses).parameters:
+        return losses(batch.video, randomness, num_decoded_frames=recipe.training.frames_per_clip)
     return losses(batch.video, randomness)
 
 

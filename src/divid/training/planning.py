@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import os
@@ -18,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from divid.config import Precision, Recipe
 from divid.data.module import ClipBatch
 from divid.errors import ConfigError
+from divid.precision import autocast
 from divid.recipes import dump_recipe
 from divid.training.module import make_optimizer, training_losses
 
@@ -84,16 +84,6 @@ def timed_step(model: nn.Module, batch: ClipBatch, recipe: Recipe, precision: st
     seconds = time.perf_counter() - start
     model.zero_grad(set_to_none=True)
     return seconds
-
-
-def autocast(device: str, precision: str) -> contextlib.AbstractContextManager:
-    """Give the context in which a step of that precision runs.
-
-    Args:
-        device: `cpu` or `cuda`.
-        precision: `fp32` or `bf16`.
-    """
-    return torch.autocast(device, dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
 
 
 def choose_precision(model: nn.Module, batch: ClipBatch, recipe: Recipe, world_size: int = 1) -> Precision:
@@ -224,7 +214,7 @@ def estimate_cost(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: flo
     """
     one = ClipBatch(batch.video[:1], batch.slots[:1], batch.indices[:1], batch.step)
     num_frames = one.video.shape[1]
-    takes_few = "num_denoised_frames" in inspect.signature(model.losses).parameters  # type: ignore[arg-type]
+    takes_few = "num_decoded_frames" in inspect.signature(model.losses).parameters  # type: ignore[arg-type]
     num_denoised = min(recipe.training.frames_per_clip or num_frames, num_frames) if takes_few else num_frames
     encoder = _count_flops(lambda: model.encode(one.video))  # type: ignore[operator]
     everything = _count_flops(lambda: training_losses(model, one, recipe))

@@ -1,0 +1,37 @@
+"""Precision: what `auto` becomes, and what runs in it."""
+
+import pytest
+import torch
+
+from divid.errors import ConfigError
+from divid.precision import autocast, has_bf16_units
+from divid.recipes import load_recipe
+
+
+@pytest.mark.parametrize(
+    ("precision", "has_units", "expected"),
+    [
+        ("fp32", True, torch.float32),
+        ("bf16", False, torch.bfloat16),
+        ("auto", True, torch.bfloat16),
+        ("auto", False, torch.float32),
+    ],
+)
+def test_products_have_the_precision(precision, has_units, expected, monkeypatch):
+    monkeypatch.setattr("divid.precision.has_bf16_units", lambda device: has_units)
+    with autocast("cpu", precision):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+
+
+def test_units_are_found_by_what_the_processor_says(monkeypatch):
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda: False)
+    assert not has_bf16_units("cpu")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert has_bf16_units("cpu")
+    assert not has_bf16_units("mps")
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ConfigError, match="sampling.precision"):
+        load_recipe("utd-mhad-cpu", {"sampling.precision": "fp16"})

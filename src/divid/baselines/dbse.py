@@ -80,8 +80,9 @@ class DBSEModel(SequentialVAE):
         Args:
             video: The batch's clips.
             randomness: The step's.
-            num_decoded_frames: Frames of each clip that are decoded: the first and, at random, others (one at least); the encoder
-                sees all. 0: all. The sum over the others is scaled up, so its expected gradient is the same and a step costs less.
+            num_decoded_frames: Frames of each clip that are decoded: the first and, at random, others (one at least); the
+                encoder sees all. 0: all. The sum over the others is scaled up, so the expected gradient is the same and a step
+                costs less.
         """
         posteriors = self.posteriors(self.frame_features(video), randomness)
         drawn = self.draw_posteriors(posteriors, randomness)

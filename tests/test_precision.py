@@ -33,5 +33,5 @@ def test_units_are_found_by_what_the_processor_says(monkeypatch):
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ConfigError, match="sampling.precision"):
+    with pytest.raises(ConfigError, match=r"sampling\.precision"):
         load_recipe("utd-mhad-cpu", {"sampling.precision": "fp16"})

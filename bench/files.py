@@ -17,7 +17,7 @@ from bench.measuring import Measured, child_environment, measure
 from bench.rows import Row
 from bench.sampling import extrapolation_note, measure_sampling, paper_sampling, without_warmup
 from bench.workload import PAPER_STEPS, Bench
-from divid.config import SamplingConfig
+from divid.config import Precision, SamplingConfig
 from divid.data.clips import ClipDataset
 from divid.data.module import ClipDataModule
 from divid.data.prepare import prepare
@@ -87,10 +87,11 @@ def swap_rows(bench: Bench) -> Iterator[Row]:
     reference = _paper_swap(bench, paths)
     yield reference
     own_steps = bench.recipe.sampling.num_inference_steps
-    for precision, numbers in (("fp32", sorted({*SWAP_STEPS, own_steps})), ("bf16", list(SWAP_STEPS))):
-        pipeline = DividPipeline(bench.sampling_model(precision))
+    pipeline = DividPipeline(bench.sampling_model("fp32"))
+    plans: tuple[tuple[Precision, list[int]], ...] = (("fp32", sorted({*SWAP_STEPS, own_steps})), ("bf16", list(SWAP_STEPS)))
+    for precision, numbers in plans:
         for steps in numbers[:1] if bench.is_quick else numbers:
-            sampling = replace(bench.recipe.sampling, num_inference_steps=steps)
+            sampling = replace(bench.recipe.sampling, num_inference_steps=steps, precision=precision)
             measured = _measure_swap(bench, pipeline, paths, sampling)
             name = f"{sampling.solver}, {steps} steps, {bench.num_frames} frames"
             yield bench.row("swap", name, measured, "swap", 1, precision=precision, reference=reference)

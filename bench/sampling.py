@@ -12,7 +12,7 @@ from bench.measuring import Effort, Measured, count_flops, measure
 from bench.rows import Row
 from bench.workload import PAPER_STEPS, Bench, random_codes
 from divid.arrays import frames_to_video
-from divid.config import SamplingConfig, SolverName
+from divid.config import Precision, SamplingConfig, SolverName
 from divid.models.divid import DividModel
 from divid.pipeline import ENCODE_CHUNK_FRAMES, DividPipeline
 
@@ -111,11 +111,12 @@ def sampling_rows(bench: Bench) -> Iterator[Row]:
         note=extrapolation_note(bench),
     )
     yield reference
-    for precision, solvers, numbers in (("fp32", SOLVERS, STEPS), ("bf16", SOLVERS[:1], BF16_STEPS)):
-        model = bench.sampling_model(precision)
+    plans: tuple[tuple[Precision, tuple[SolverName, ...], tuple[int, ...]], ...]
+    plans = (("fp32", SOLVERS, STEPS), ("bf16", SOLVERS[:1], BF16_STEPS))
+    for precision, solvers, numbers in plans:
         for solver in solvers:
             for steps in numbers[:1] if bench.is_quick else numbers:
-                sampling = SamplingConfig(solver=solver, num_inference_steps=steps)
+                sampling = SamplingConfig(solver=solver, num_inference_steps=steps, precision=precision)
                 measured = measure_sampling(bench, model, count, sampling, bench.effort if steps == numbers[0] else effort)
                 yield bench.row(
                     "sample", f"{solver}, {steps} steps", measured, "clip", 1, precision=precision, reference=reference,

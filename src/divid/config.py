@@ -356,6 +356,7 @@ def _validate_model(model: ModelConfig) -> None:
     check_range("model.tokens.dynamic_dropout", tokens.dynamic_dropout, 0, 1)
     check_range("model.tokens.orthogonality_memory", tokens.orthogonality_memory, 0, 10**6)
     check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
+    check_range("model.tokens.static_flip", tokens.static_flip, 0, 1)
     check_range("model.tokens.back_translation", tokens.back_translation, 0, 1)
     check_range("model.num_train_steps", model.num_train_steps, 0, 10**9)
     check_range("model.image_size", model.image_size, 8, 1024)

@@ -60,6 +60,8 @@ class TokenConfig:
             of s with mean and spread of d over the frames; 0 (paper): the batch alone.
         motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that
             the dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
+        static_flip: Probability that the static token sees a clip mirrored, left for right, in training, while the dynamic tokens
+            and the denoiser see it as it is: which way somebody faces then has to come from the motion; 0 (paper): none.
         back_translation: Share of the clips of a step that the model swaps, as it is then: one clip's look, another's motion. The
             static token of the one and the dynamic tokens of the other see the swap, while the denoiser is asked for the clips
             as they are; 0 (paper): none.
@@ -74,6 +76,7 @@ class TokenConfig:
     orthogonality_weight: float = 0.1
     orthogonality_memory: int = 0
     motion_augmentation: float = 0.0
+    static_flip: float = 0.0
     back_translation: float = 0.0
 
 

@@ -20,6 +20,7 @@ EXPECTED = {
     "static-random": {"model.tokens.static_source": "random"},
     "static-whole": {"model.tokens.static_source": "whole"},
     "bottleneck": {"model.bottleneck.kind": "channel"},
+    "static-flip": {"model.tokens.static_flip": 0.5},
     "motion-augmentation": {"model.tokens.motion_augmentation": 1.0},
     "back-translation": {"model.tokens.back_translation": 0.5},
     "data-augmentation": {"data.augmentation": 0.5},
@@ -43,7 +44,7 @@ def test_every_variant_resolves_to_what_it_says_and_to_nothing_else():
 def test_added_biases_are_told_from_removed_ones():
     variants = variants_of(load_recipe("puppets-cpu").resolve())
     added = [name for name, variant in variants.items() if variant.is_added]
-    biases = ["canvas", "motion-augmentation", "back-translation", "data-augmentation", "orthogonality-memory"]
+    biases = ["canvas", "static-flip", "motion-augmentation", "back-translation", "data-augmentation", "orthogonality-memory"]
     assert added == ["shared-training-noise", "bottleneck", *biases]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
     assert (variants["residual"].full, variants["residual"].other) == ("on", "off")

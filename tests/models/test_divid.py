@@ -33,6 +33,7 @@ SWITCHES = {
     "no orthogonality": {"tokens": {"orthogonality_weight": 0.0}},
     "orthogonality over earlier clips": {"tokens": {"orthogonality_memory": 4}},
     "motion augmentation": {"tokens": {"motion_augmentation": 1.0}},
+    "static flip": {"tokens": {"static_flip": 0.5}},
     "back-translation": {"tokens": {"back_translation": 0.5}},
     "motion augmentation, static from the whole clip": {"tokens": {"motion_augmentation": 1.0, "static_source": "whole"}},
     "motion augmentation, static from a random frame": {"tokens": {"motion_augmentation": 1.0, "static_source": "random"}},
@@ -279,6 +280,48 @@ def test_motion_augmentation_changes_what_the_dynamic_tokens_see_and_nothing_els
     torch.testing.assert_close(static_plain, static_changed)
     assert not torch.allclose(dynamic_plain, dynamic_changed, atol=1e-3)
     torch.testing.assert_close(plain.encode(video()).dynamic, changed.encode(video()).dynamic)
+
+
+@pytest.mark.parametrize("source", ["first", "random", "whole"])
+def test_static_flip_mirrors_what_the_static_token_sees_and_nothing_else(source, monkeypatch):
+    def seen(clips, **changes):
+        model = make_model(tokens={"static_source": source, "static_dropout": 0.0, "dynamic_dropout": 0.0, **changes})
+        seen, forward = [], model.denoiser.forward
+        monkeypatch.setattr(model, "_train_denoiser", lambda *args: seen.append(args) or forward(*args))
+        model.losses(clips, step())
+        return seen[0]
+
+    x_plain, _, static_plain, dynamic_plain = seen(video())
+    x_changed, _, static_changed, dynamic_changed = seen(video(), static_flip=1.0)
+    assert torch.equal(x_plain, x_changed)
+    torch.testing.assert_close(dynamic_plain, dynamic_changed)
+    torch.testing.assert_close(static_changed, seen(video().flip(-1))[2])
+    assert not torch.allclose(static_plain, static_changed, atol=1e-3)
+
+
+def test_static_flip_is_drawn_clip_by_clip(monkeypatch):
+    model = make_model(tokens={"static_dropout": 0.0, "dynamic_dropout": 0.0, "static_flip": 0.5})
+    plain, mirrored = (model.encode(clips).static for clips in (video(), video().flip(-1)))
+    flipped = []
+    for number in range(12):
+        forward = model.denoiser.forward
+        monkeypatch.setattr(
+            model,
+            "_train_denoiser",
+            lambda x, t, static, dynamic, forward=forward: flipped.append(static) or forward(x, t, static, dynamic),
+        )
+        model.losses(video(), step(number=number), num_decoded_frames=1)
+        is_mirrored = [not torch.allclose(own, other, atol=1e-4) for own, other in zip(flipped[-1], plain, strict=True)]
+        for place, changed in enumerate(is_mirrored):
+            torch.testing.assert_close(flipped[-1][place], (mirrored if changed else plain)[place], atol=1e-4, rtol=1e-4)
+        flipped[-1] = is_mirrored
+    drawn = [one for step_ in flipped for one in step_]
+    assert 0.2 < sum(drawn) / len(drawn) < 0.8
+
+
+def test_static_flip_has_a_range():
+    with pytest.raises(ConfigError, match=r"model\.tokens\.static_flip is 2"):
+        make_model(tokens={"static_flip": 2.0})
 
 
 def test_motion_augmentation_has_a_range():

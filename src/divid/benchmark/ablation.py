@@ -60,6 +60,7 @@ class Variant:
 
 _LEVERS: tuple[tuple[str, str, str, float], ...] = (
     ("canvas", "channels of the map drawn from the tokens", "model.denoiser.canvas_channels", 32),
+    ("static-flip", "static token from mirrored frames", "model.tokens.static_flip", 0.5),
     ("motion-augmentation", "augmented look before the motion branch", "model.tokens.motion_augmentation", 1.0),
     ("back-translation", "the encoder sees the model's own swaps", "model.tokens.back_translation", 0.5),
     ("data-augmentation", "augmented look of whole clips", "data.augmentation", 0.5),

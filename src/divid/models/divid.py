@@ -212,11 +212,11 @@ class DividModel(SequenceModel):
         return self.sequence_encoder(features, reference, static_features)
 
     def _training_tokens(self, video: Video, randomness: Randomness) -> TokenDistributions:
-        """Encode a training batch; with `motion_augmentation` the dynamic tokens see changed clips, the static one never does."""
+        """Encode a training batch; `motion_augmentation` changes what the dynamic tokens see, `static_flip` the static one."""
         choice = self._static_choice(video, randomness)
-        strength = self.options.tokens.motion_augmentation
+        strength, flip = self.options.tokens.motion_augmentation, self.options.tokens.static_flip
         share = self._translated_share(randomness)
-        if not strength and not share:
+        if not strength and not share and not flip:
             return self._tokens(self.frame_features(video), choice)
         looks, moving = self._translated(video, randomness, share) if share else (video, video)
         if self.options.tokens.static_source == "whole":
@@ -225,6 +225,9 @@ class DividModel(SequenceModel):
             unchanged = looks[:, :1]
         else:
             unchanged = take_frames(looks, choice[:, None])
+        if flip:
+            is_flipped = (randomness.uniform("static flip") < flip).to(video.device)
+            unchanged = _choose(is_flipped, unchanged.flip(-1), unchanged)
         num_frames = video.shape[1]
         features = self.frame_features(torch.cat([augment_appearance(moving, randomness, strength), unchanged], dim=1))
         motion, static = features[:, :num_frames], features[:, num_frames:].mean(1)

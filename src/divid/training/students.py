@@ -38,7 +38,8 @@ def student_recipe(teacher: str | Path, overrides: Mapping[str, Any] | None = No
     if not isinstance(model, DividModel):
         raise ModelError(f"{teacher} is a {type(model).__name__}: only a DiViD model has a few-step student")
     options = to_dict(model.options)
-    options["tokens"] |= {"static_dropout": 0.0, "dynamic_dropout": 0.0, "motion_augmentation": 0.0, "orthogonality_memory": 0}
+    switched_off = ("static_dropout", "dynamic_dropout", "motion_augmentation", "static_flip", "orthogonality_memory")
+    options["tokens"] |= {name: type(options["tokens"][name])() for name in switched_off}
     options["diffusion"]["timestep_shift"] = 1.0
     values: dict[str, Any] = {
         "method": "consistency",

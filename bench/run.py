@@ -77,6 +77,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", metavar="PARTS", help=f"some of {','.join([*PARTS, PROFILE])}, by commas")
     parser.add_argument("--preset", default=None, choices=get_args(PresetName), help="model size (default: tiny, on a GPU small)")
     parser.add_argument("--recipe", default=None, help="recipe whose model and training are measured, instead of a preset")
+    parser.add_argument(
+        "--image-size", type=int, default=None, help="side of the model's frames in pixels (default: the model's own)"
+    )
     parser.add_argument("--quick", action="store_true", help="a toy model and a few runs each: shows that every part works")
     parser.add_argument("--out", default="bench-out", metavar="FOLDER", help="folder for speed.json, speed.md and profile.txt")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute")
@@ -114,7 +117,7 @@ def make_bench(args: argparse.Namespace, folder: Path) -> Bench:
         QUICK_REFERENCE_STEPS if args.quick else (PAPER_STEPS if device == "cuda" else CPU_REFERENCE_STEPS)
     )
     preset: PresetName = args.preset or ("small" if device == "cuda" else "tiny")
-    recipe = make_recipe(args.recipe, preset, device, batch_size=args.batch, is_quick=args.quick)
+    recipe = make_recipe(args.recipe, preset, device, batch_size=args.batch, image_size=args.image_size, is_quick=args.quick)
     effort = QUICK if args.quick else Effort(seconds=args.seconds)
     side, copy_mib = (512, 16) if args.quick else ((8192, 2048) if device == "cuda" else (2048, 256))
     bench = Bench(

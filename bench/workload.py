@@ -168,7 +168,15 @@ class Bench:
         return model.to(torch.bfloat16) if precision == "bf16" else model
 
 
-def make_recipe(name: str | None, preset: PresetName, device: str, *, batch_size: int | None, is_quick: bool) -> Recipe:
+def make_recipe(
+    name: str | None,
+    preset: PresetName,
+    device: str,
+    *,
+    batch_size: int | None = None,
+    image_size: int | None = None,
+    is_quick: bool = False,
+) -> Recipe:
     """Give the recipe that is measured, resolved.
 
     Args:
@@ -176,6 +184,7 @@ def make_recipe(name: str | None, preset: PresetName, device: str, *, batch_size
         preset: Size of the model.
         device: `cpu` or `cuda`.
         batch_size: Clips a step; None: the recipe's, or for a preset 64 on a GPU and 4 on a CPU.
+        image_size: Side of the frames in pixels; None: the model's own.
         is_quick: Take the smallest model instead.
 
     Raises:
@@ -192,6 +201,8 @@ def make_recipe(name: str | None, preset: PresetName, device: str, *, batch_size
         raise ConfigError(f"the bench measures the method divid, and the recipe {name} trains {recipe.method}: give another one")
     if batch_size is not None:
         recipe = replace(recipe, training=replace(recipe.training, batch_size=batch_size))
+    if image_size is not None:
+        recipe = replace(recipe, model=replace(recipe.model, image_size=image_size))
     location: Literal["memory", "device"] = "device" if device == "cuda" else "memory"
     # Every step as long as the longest: a time that depends on the step's draw cannot be compared.
     data = replace(recipe.data, min_frames=recipe.data.frames_per_sequence, location=location, num_workers=0)

@@ -210,11 +210,11 @@ def test_a_recipe_of_another_method_is_refused():
 
 
 def test_a_recipe_keeps_its_model_and_loses_what_varies():
-    recipe = make_recipe("utd-mhad-cpu", "tiny", "cpu", batch_size=2, is_quick=False)
+    recipe = make_recipe("utd-mhad-cpu", "tiny", "cpu", batch_size=2, image_size=64)
     assert recipe.model.channels == 1 and recipe.training.batch_size == 2
     assert recipe.data.min_frames == recipe.data.frames_per_sequence
     clips = MadeClips(recipe, 3)
-    assert clips.frames(1).shape == (clips.num_frames(1), 32, 32, 1)
+    assert clips.frames(1).shape == (clips.num_frames(1), 64, 64, 1)
 
 
 def test_a_test_video_has_the_length_that_was_asked_for(tmp_path):

@@ -1,6 +1,7 @@
 """The model: shapes, every switch, gradients, and what a swap may depend on."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from divid.errors import ConfigError
 from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
 from divid.models.divid import TRANSLATION_STEPS, DividModel
 from divid.models.sequence_encoder import residual_features
+from divid.precision import autocast
 from divid.randomness import Randomness, derive_seed
 from divid.types import Codes, Disentangler
 
@@ -235,6 +237,35 @@ def test_shared_and_separate_noise_have_equal_mean_gradients():
     z = (means[True] - means[False]) / error
     assert z.square().mean() < 1.6
     assert variances[True].sum() > 1.3 * variances[False].sum()
+
+
+def test_few_denoised_frames_have_the_gradient_of_all_as_their_mean(monkeypatch):
+    """With one noise and one t a clip, what is left to chance are the frames: all pairs of them are gone through."""
+    model = make_model(diffusion={"shared_training": True}, tokens={"static_dropout": 0.0, "dynamic_dropout": 0.0})
+    parameters = list(model.parameters())
+
+    def gradient(**options):
+        found = torch.autograd.grad(model.losses(video(), step(), **options)["total"], parameters, allow_unused=True)
+        return torch.cat([g.flatten() for g in found if g is not None])
+
+    everything, few = gradient(), []
+    for pair in itertools.combinations(range(5), 2):
+        monkeypatch.setattr("divid.models.divid.pick_frames", lambda *_, pair=pair: torch.tensor([pair] * 3))
+        few.append(gradient(num_decoded_frames=2))
+    torch.testing.assert_close(torch.stack(few).mean(0), everything, rtol=1e-3, atol=1e-5)
+    assert (few[0] - everything).norm() > 0.1 * everything.norm()
+
+
+def test_bf16_training_has_the_gradient_of_fp32():
+    model = make_model()
+    gradients = []
+    for precision in ("fp32", "bf16"):
+        with autocast("cpu", precision):
+            total = model.losses(video(), step())["total"]
+        found = torch.autograd.grad(total, list(model.parameters()), allow_unused=True)
+        gradients.append(torch.cat([g.flatten() for g in found if g is not None]))
+    exact, fast = gradients
+    assert 0 < (fast - exact).norm() < 0.05 * exact.norm()
 
 
 @pytest.mark.parametrize(("preset", "millions", "gflop"), [("tiny", 2.9, 0.8), ("small", 9.4, 5.2)])

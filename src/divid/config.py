@@ -355,6 +355,13 @@ def _validate_model(model: ModelConfig) -> None:
     check_range("model.tokens.static_dropout", tokens.static_dropout, 0, 1)
     check_range("model.tokens.dynamic_dropout", tokens.dynamic_dropout, 0, 1)
     check_range("model.tokens.orthogonality_memory", tokens.orthogonality_memory, 0, 10**6)
+    check_range("model.tokens.static_noise", tokens.static_noise, 0, 10)
+    check_range("model.tokens.dynamic_noise", tokens.dynamic_noise, 0, 10)
+    if model.bottleneck.kind != "none" and (tokens.static_noise or tokens.dynamic_noise):
+        raise ConfigError(
+            "model.bottleneck.kind channel and noise on tokens of a fixed size are two bottlenecks: set "
+            "model.tokens.static_noise and model.tokens.dynamic_noise to 0, or model.bottleneck.kind to none"
+        )
     check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
     check_range("model.tokens.static_flip", tokens.static_flip, 0, 1)
     check_range("model.tokens.back_translation", tokens.back_translation, 0, 1)

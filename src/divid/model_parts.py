@@ -58,6 +58,9 @@ class TokenConfig:
         orthogonality_weight: lambda of eq. (5) (choice 0.1); 0 switches the term off.
         orthogonality_memory: Clips of earlier steps over which, together with the batch's, that term is taken: as the correlation
             of s with mean and spread of d over the frames; 0 (paper): the batch alone.
+        static_noise: Standard deviation of the normal noise on the static token in training; above 0 the token is scaled to a
+            mean square of 1, so it can hold about log2(1 + 1 / static_noise^2) / 2 bits a number; 0 (paper): none.
+        dynamic_noise: The same for the dynamic tokens, each frame's by itself.
         motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that
             the dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
         static_flip: Probability that the static token sees a clip mirrored, left for right, in training, while the dynamic tokens
@@ -75,6 +78,8 @@ class TokenConfig:
     dynamic_dropout: float | None = None
     orthogonality_weight: float = 0.1
     orthogonality_memory: int = 0
+    static_noise: float = 0.0
+    dynamic_noise: float = 0.0
     motion_augmentation: float = 0.0
     static_flip: float = 0.0
     back_translation: float = 0.0

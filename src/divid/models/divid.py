@@ -177,6 +177,7 @@ class DividModel(SequenceModel):
         noise = training_noise(randomness, count, self.frame_shape, is_shared=shared, device=video.device)
         static = codes.static[:, None].expand(-1, count, -1)
         terms: dict[str, Tensor] = {}
+        static, dynamic = self._with_noise(static, dynamic, randomness)
         if self.options.bottleneck.kind == "channel":
             static, dynamic, terms["bottleneck"] = self._through_channel(distributions, picked, t, randomness)
         static, dynamic = self._drop_tokens(static, dynamic, randomness)
@@ -286,6 +287,17 @@ class DividModel(SequenceModel):
         if self.options.tokens.static_source != "random":
             return None
         return (randomness.uniform("static frame") * video.shape[1]).long().to(video.device)
+
+    def _with_noise(self, static: Tensor, dynamic: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor]:
+        """Add noise to tokens of shape (clips, frames, dim): one draw for the static one of a clip, one for each dynamic one."""
+        tokens = self.options.tokens
+        if tokens.static_noise:
+            noise = randomness.normal("static token noise", (1, static.shape[-1]), static.device)
+            static = static + tokens.static_noise * noise.to(static)
+        if tokens.dynamic_noise:
+            noise = randomness.normal("dynamic token noise", tuple(dynamic.shape[1:]), dynamic.device)
+            dynamic = dynamic + tokens.dynamic_noise * noise.to(dynamic)
+        return static, dynamic
 
     def _drop_tokens(self, static: Tensor, dynamic: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor]:
         if not self.has_empty_tokens:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from divid.model_parts import EncoderConfig, TokenConfig
 from divid.types import Codes, DynamicTokens, FrameFeatures, StaticToken
@@ -28,6 +29,19 @@ def residual_features(
         Paper section 3.2, "Architectural Bias". Differs: the first frame keeps its place, with r_1 = 0.
     """
     return features - reference
+
+
+def unit_mean_square(tokens: Float[Tensor, "*batch dim"], is_on: bool = True) -> Float[Tensor, "*batch dim"]:
+    """Scale each token to a mean square of 1, so that noise of a given size leaves it only so many bits.
+
+    Args:
+        tokens: Of either kind.
+        is_on: Off: the tokens as they are.
+
+    Source:
+        Not in the paper; the Gaussian channel with limited power (Shannon, 1948), whose capacity is log2(1 + signal / noise) / 2.
+    """
+    return functional.rms_norm(tokens.float(), tokens.shape[-1:]).to(tokens.dtype) if is_on else tokens
 
 
 def keep_variance(layer: nn.Linear | nn.Conv2d, *, is_before_relu: bool = False) -> None:
@@ -77,6 +91,7 @@ class SequenceEncoder(nn.Module):
         super().__init__()
         assert config.static_hidden and tokens.static_dim and tokens.dynamic_dim
         self.use_residual, self.has_variances = tokens.use_residual, has_variances
+        self.scales_static, self.scales_dynamic = tokens.static_noise > 0, tokens.dynamic_noise > 0
         heads = 2 if has_variances else 1
         self.static_mlp = nn.Sequential(
             nn.Linear(num_features, config.static_hidden),
@@ -107,11 +122,11 @@ class SequenceEncoder(nn.Module):
             reference: h of the frame that is subtracted.
             static_features: h that the static token sees.
         """
-        static = self.static_mlp(static_features)
+        static = unit_mean_square(self.static_mlp(static_features), self.scales_static)
         motion = residual_features(features, reference) if self.use_residual else features
         hidden, _ = self.lstm(motion)
         attended, _ = self.attention(hidden, hidden, hidden, need_weights=False)
-        dynamic = self.dynamic_head(self.norm(hidden + attended))
+        dynamic = unit_mean_square(self.dynamic_head(self.norm(hidden + attended)), self.scales_dynamic)
         if not self.has_variances:
             return TokenDistributions(Codes(static, dynamic))
         static_mean, static_logvar = static.chunk(2, dim=-1)

@@ -36,6 +36,7 @@ SWITCHES = {
     "orthogonality over earlier clips": {"tokens": {"orthogonality_memory": 4}},
     "motion augmentation": {"tokens": {"motion_augmentation": 1.0}},
     "static flip": {"tokens": {"static_flip": 0.5}},
+    "noise on tokens": {"tokens": {"static_noise": 0.5, "dynamic_noise": 0.5}},
     "back-translation": {"tokens": {"back_translation": 0.5}},
     "motion augmentation, static from the whole clip": {"tokens": {"motion_augmentation": 1.0, "static_source": "whole"}},
     "motion augmentation, static from a random frame": {"tokens": {"motion_augmentation": 1.0, "static_source": "random"}},
@@ -353,6 +354,41 @@ def test_static_flip_is_drawn_clip_by_clip(monkeypatch):
 def test_static_flip_has_a_range():
     with pytest.raises(ConfigError, match=r"model\.tokens\.static_flip is 2"):
         make_model(tokens={"static_flip": 2.0})
+
+
+def test_noise_is_one_draw_a_clip_on_the_static_token_and_one_a_frame_on_the_dynamic_ones(monkeypatch):
+    noises = {"static_noise": 0.5, "dynamic_noise": 2.0}
+    model = make_model(tokens={"static_dropout": 0.0, "dynamic_dropout": 0.0, **noises})
+    codes = model.encode(video())
+    torch.testing.assert_close(codes.static.square().mean(-1), torch.ones(3))
+    torch.testing.assert_close(codes.dynamic[:, 1:].square().mean(-1), torch.ones(3, 4))
+    added = {"static": [], "dynamic": []}
+    forward = model.denoiser.forward
+    seen = []
+    monkeypatch.setattr(model, "_train_denoiser", lambda *args: seen.append(args[2:]) or forward(*args))
+    for number in range(40):
+        model.losses(video(), step(number=number))
+        static, dynamic = (tokens.unflatten(0, (3, 5)) for tokens in seen[-1])
+        torch.testing.assert_close(static, static[:, :1].expand_as(static))
+        added["static"].append(static[:, 0] - codes.static)
+        added["dynamic"].append(dynamic - codes.dynamic)
+    for name in added:
+        noise = torch.stack(added[name])
+        assert noise.std().item() == pytest.approx(noises[f"{name}_noise"], rel=0.1)
+        assert noise.mean().abs() < 0.1 * noise.std()
+    frames = torch.stack(added["dynamic"])
+    assert not torch.allclose(frames[:, :, 0], frames[:, :, 1])
+    torch.testing.assert_close(model.encode(video()).static, codes.static)
+
+
+def test_tokens_without_noise_keep_their_size():
+    sizes = make_model().encode(video()).static.square().mean(-1)
+    assert (sizes - 1).abs().max() > 0.05
+
+
+def test_two_bottlenecks_are_one_too_many():
+    with pytest.raises(ConfigError, match="two bottlenecks"):
+        make_model(tokens={"static_noise": 0.5}, bottleneck={"kind": "channel"})
 
 
 def test_motion_augmentation_has_a_range():

@@ -4,7 +4,7 @@ import pytest
 
 from divid.benchmark.cells import BenchmarkFolder, parse_shard, settle, share_of
 from divid.benchmark.locks import try_lock
-from divid.benchmark.plan import cells_of, plan_from_dict
+from divid.benchmark.plan import cells_of, default_settings, plan_from_dict
 from divid.errors import ConfigError, InputError
 from divid.json_files import write_json
 
@@ -48,6 +48,23 @@ def test_settings_that_differ_are_named(tmp_path):
     settle(path, {"a": 1, "b": [1, 2], "c": None}, "cell x")
     with pytest.raises(ConfigError, match=r"cell x was begun with other settings: a \(1 then, 2 now\), d \(None then, 3 now\)"):
         settle(path, {"a": 2, "b": [1, 2], "c": None, "d": 3}, "cell x")
+
+
+def test_a_key_that_was_not_there_had_its_default(tmp_path):
+    path = tmp_path / "cell" / "settings.json"
+    settle(path, {"a": 1}, "cell x")
+    settle(path, {"a": 1, "new": (0, 1)}, "cell x", {"a": 7, "new": (0, 1)})
+    with pytest.raises(ConfigError, match=r"cell x was begun with other settings: new \(\[0, 1\] then, 5 now\)"):
+        settle(path, {"a": 1, "new": 5}, "cell x", {"a": 7, "new": (0, 1)})
+    with pytest.raises(ConfigError, match=r"a \(1 then, 7 now\)"):
+        settle(path, {"a": 7}, "cell x", {"a": 7})
+
+
+def test_defaults_are_the_recipes_and_the_evaluations(cells):
+    settings = default_settings(cells[0])
+    assert settings["model.tokens.static_flip"] == 0.0
+    assert settings["evaluation.sampled"] is False
+    assert default_settings(cells[-1])["model.sequence_starts_at"] == 1
 
 
 def test_states(tmp_path):

@@ -45,6 +45,10 @@ def test_numbers_equal_the_cells(finished, report):
         for direction in DIRECTIONS:
             read = [result["leakage"]["directions"][direction]["accuracy"] for result in results]
             assert measures[direction]["values"] == pytest.approx(read)
+        assert measures["normalised leakage"]["values"] == [result["leakage"]["normalised_leakage"] for result in results]
+        assert measures["strict leakage"]["values"] == [result["leakage"]["strict_leakage"] for result in results]
+        reconstructed = [result["swaps"]["rows"]["reconstruction"]["joint"]["rate"] for result in results]
+        assert measures["joint, reconstructed"]["values"] == reconstructed
         assert measures["psnr_db"]["values"] == [result["psnr_db"]["model"]["mean"] for result in results]
         assert described["parameters"] == results[0]["parameters"]
         assert described["training_seconds"] == pytest.approx(np.mean([result["training"]["seconds"] for result in results]))
@@ -76,7 +80,10 @@ def test_the_page_has_all_rows_marks_the_judge_and_says_how_it_was_made(page, re
         "joint, unseen",
         "Seeds 0, 1.",
         "divid benchmark made-up",
-        "| commits |",
+        "| trained at |",
+        "| evaluated at |",
+        "joint, reconstructed",
+        "strict",
         "| machines |",
         "judge of made",
         "S->D",

@@ -19,6 +19,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from divid.benchmark.locks import Holder, is_stale
@@ -179,13 +180,14 @@ class BenchmarkFolder:
         return CellFolder(self.path / "cells" / name)
 
 
-def settle(path: Path, settings: Mapping[str, Any], what: str) -> None:
+def settle(path: Path, settings: Mapping[str, Any], what: str, defaults: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Write down what a part of the benchmark depends on, or compare it with what was written before.
 
     Args:
         path: The file.
         settings: Values by dotted key, as JSON has them.
         what: The part, for the message.
+        defaults: Values that keys had before there were such keys: one that the file lacks is no change if it is still so.
 
     Raises:
         ConfigError: It was begun with other values; the message names them.
@@ -196,6 +198,8 @@ def settle(path: Path, settings: Mapping[str, Any], what: str) -> None:
         write_json(path, now)
         return
     before = read_json(path, InputError, REMAKE)
+    known = json.loads(json.dumps(dict(defaults)))
+    before = {**{key: known[key] for key in now if key in known and key not in before}, **before}
     keys = [key for key in now if before.get(key) != now[key]] + [key for key in before if key not in now]
     if keys:
         changes = ", ".join(f"{key} ({before.get(key)} then, {now.get(key)} now)" for key in keys[:3])

@@ -22,12 +22,20 @@ from divid.evaluation.pairs import PairList
 FORMAT = "divid-benchmark"
 FORMAT_VERSION = 1
 SHARES = (0.0, 1.0)
-BOUNDS = {**dict.fromkeys(("psnr_db", "perceptual", "frechet_frame", "frechet_clip"), (0.0, math.inf)), "ssim": (-1.0, 1.0)}
+CLASS_SCORES = ("inception_score", "conditional_entropy", "marginal_entropy")
+BOUNDS = {
+    **dict.fromkeys(("psnr_db", "perceptual", "frechet_frame", "frechet_clip"), (0.0, math.inf)),
+    **dict.fromkeys([f"{kind} kept, {name}" for kind in KINDS for name in CLASS_SCORES], (0.0, math.inf)),
+    "ssim": (-1.0, 1.0),
+    "normalised leakage": (-math.inf, 1.0),
+}
 """Least and highest value of the measures that are no shares."""
 ACCURACIES = ("static", "dynamic", "joint")
 CONTROLS = ("real", "copy A", "copy B")
 """Rows of a swap test that are the same for every method."""
 UNSEEN = "swap, unseen combinations"
+RECONSTRUCTION = "joint, reconstructed"
+"""Joint accuracy of the clips made from their own codes."""
 UNSEEN_MEASURE = "joint, unseen"
 """Joint accuracy of the swaps whose combination of labels no training clip has."""
 
@@ -76,6 +84,9 @@ def measures_of(result: Result) -> dict[str, Measured]:
         read = {direction: _direction(result["leakage"]["directions"][direction]) for direction in DIRECTIONS}
         measures["leakage"] = mean_of([read[direction] for direction in LEAKS])
         measures.update({str(direction): measured for direction, measured in read.items()})
+        alone = {name: result["leakage"][f"{name}_leakage"] for name in ("normalised", "strict")}
+        measures.update({f"{name} leakage": Measured(value, math.nan, math.nan) for name, value in alone.items()})
+    measures[RECONSTRUCTION] = Measured.of_rate(result["swaps"]["rows"]["reconstruction"]["joint"])
     measures["psnr_db"] = Measured.of_estimate(result["psnr_db"]["model"])
     if result.get("likeness") is not None:
         measures.update({name: Measured.of_estimate(result["likeness"][name]) for name in ("ssim", "perceptual")})
@@ -84,11 +95,27 @@ def measures_of(result: Result) -> dict[str, Measured]:
     if result.get("sampled") is not None:
         rows = result["sampled"]["rows"]
         measures.update({f"{kind} kept": Measured.of_rate(rows[f"{kind} kept"][kind]) for kind in KINDS})
+        measures.update(_class_scores(result["sampled"]))
     return measures
 
 
 def _direction(values: Mapping[str, Any]) -> Measured:
     return mean_of([Measured(factor["accuracy"], factor["low"], factor["high"]) for factor in values["factors"].values()])
+
+
+def _class_scores(sampled: Mapping[str, Any]) -> dict[str, Measured]:
+    """Give inception score, H(y|x) and H(y) of what is kept, averaged over the factors, while the rest is sampled."""
+    means = {}
+    for kind in KINDS:
+        scores = [sampled["rows"][f"{kind} kept"]["scores"][name] for name, of in sampled["factors"].items() if of == kind]
+        entropies = [(score["conditional_entropy"], score["marginal_entropy"]) for score in scores]
+        values = {
+            "inception_score": [math.exp(marginal - conditional) for conditional, marginal in entropies],
+            "conditional_entropy": [conditional for conditional, _ in entropies],
+            "marginal_entropy": [marginal for _, marginal in entropies],
+        }
+        means |= {f"{kind} kept, {name}": Measured(sum(of) / len(of), math.nan, math.nan) for name, of in values.items()}
+    return means
 
 
 def _new_notes(result: Result) -> list[str]:
@@ -236,6 +263,7 @@ def _provenance(results: Sequence[Result]) -> dict[str, Any]:
     kept = {name: list(dict.fromkeys(str(item[key]) for item in made)) for name, key in (
         ("commands", "command"), ("commits", "git_commit"), ("machines", "machine"), ("devices", "device"),
     )}  # fmt: skip
+    kept["trained_by"] = list(dict.fromkeys(str(result["training"].get("git_commit")) for result in results))
     began, ended = min((item["began"] for item in made), default=None), max((item["ended"] for item in made), default=None)
     return {**kept, "began": began, "ended": ended, "versions": made[-1]["versions"] if made else {}}
 

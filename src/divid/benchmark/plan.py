@@ -18,7 +18,7 @@ from divid.config import Recipe, to_dict
 from divid.errors import ConfigError, nearest
 from divid.evaluation.judging import JudgeTraining
 from divid.methods import METHODS
-from divid.recipes import checked_options, flatten, load_recipe, read_yaml
+from divid.recipes import checked_options, flatten, load_recipe, read_yaml, recipe_from_values
 
 SAMPLING_SWITCH = "model.diffusion.shared_sampling"
 """The one key of a model that changes how it samples, not how it is trained."""
@@ -336,6 +336,16 @@ def cell_settings(spec: CellSpec, plan: Plan) -> dict[str, Any]:
     evaluation = {f"evaluation.{f.name}": getattr(plan.evaluation, f.name) for f in fields(EvaluationOptions)}
     judge = judge_settings(plan, spec.data)
     return {**dict(sorted(flatten(spec.recipe).items())), **evaluation, "model_of": spec.model_of, **judge}
+
+
+def default_settings(spec: CellSpec) -> dict[str, Any]:
+    """Give by dotted key what a cell's recipe and evaluation have where nothing is said.
+
+    Args:
+        spec: The cell; gives the method.
+    """
+    recipe = recipe_from_values({"method": spec.recipe.method}).resolve()
+    return {**flatten(recipe), **{f"evaluation.{name}": value for name, value in asdict(EvaluationOptions()).items()}}
 
 
 def judge_settings(plan: Plan, data: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from divid.benchmark.ablation import Variant
 from divid.benchmark.cells import BenchmarkFolder
 from divid.benchmark.figures import plot_training, swap_figure
 from divid.benchmark.locks import try_lock
-from divid.benchmark.numbers import ACCURACIES, UNSEEN_MEASURE, collect
+from divid.benchmark.numbers import ACCURACIES, CLASS_SCORES, RECONSTRUCTION, UNSEEN_MEASURE, collect
 from divid.benchmark.pages import Block, Heading, Paragraph, Picture, Table, to_html, to_markdown
 from divid.benchmark.plan import CellSpec, Plan
 from divid.benchmark.summaries import Measured
@@ -92,9 +92,7 @@ def _legend(report: Mapping[str, Any]) -> str:
     return (
         "Accuracies in percent, mean over the seeds, in brackets the 95 % interval (over test clips and, with several seeds, "
         f"over seeds){seeds}. A swap is A's appearance doing B's motion: static, who the judge sees is A; dynamic, what it sees "
-        "done is B's; joint, both; N, swaps of each seed. Leakage: mean of what probes read of the action in the static token "
-        "(S->D) and of the person in the dynamic tokens (D->S), lower is better; S->S and D->D, what each token shall hold, "
-        "higher is better."
+        "done is B's; joint, both; N, swaps of each seed. Reconstructed: both right in clips made from their own codes."
     )
 
 
@@ -104,7 +102,10 @@ def _data_blocks(data: Mapping[str, Any], is_ablation: bool) -> list[Block]:
         return [*blocks, Paragraph("No cell is done yet.")]
     if is_ablation:
         blocks += [Heading("What each bias is worth", 3), Paragraph(_WORTH_TEXT), _worth_table(data)]
-    blocks += [Heading("Swaps and leakage", 3), _main_table(data), Heading("Sizes and speeds", 3), _cost_table(data)]
+    blocks += [Heading("Swaps", 3), _main_table(data)]
+    if data["leakage_chance"]:
+        blocks += [Heading("Leakage", 3), Paragraph(_LEAKAGE_TEXT), _leakage_table(data)]
+    blocks += [Heading("Sizes and speeds", 3), _cost_table(data)]
     if data["feature_network"]:
         text = f"Feature network: {data['feature_network']}. Frechet distances of swaps to held-out clips; less is better."
         blocks += [Heading("Likeness", 3), Paragraph(text), _plain_table(data, _LIKENESS)]
@@ -133,7 +134,7 @@ def _mark(data: Mapping[str, Any]) -> str:
 def _main_table(data: Mapping[str, Any]) -> Table:
     mark = _mark(data)
     has_unseen = any(UNSEEN_MEASURE in method["measures"] for method in data["methods"].values())
-    shown = [*ACCURACIES, *([UNSEEN_MEASURE] if has_unseen else []), "leakage", *DIRECTIONS]
+    shown = [*ACCURACIES, *([UNSEEN_MEASURE] if has_unseen else []), RECONSTRUCTION]
     rows = []
     for method in data["methods"].values():
         cells = [_summary(method["measures"].get(name), 100, 1) for name in shown]
@@ -141,11 +142,20 @@ def _main_table(data: Mapping[str, Any]) -> Table:
     for name, row in data["controls"].items():
         cells = [_rate(row[part]) if part in ACCURACIES else NOTHING for part in shown]
         rows.append([name + mark, str(row["joint"]["num"]), *cells, NOTHING])
-    chance = {**data["chance"], **(data["leakage_chance"] or {})}
-    cells = [f"{100 * chance[name]:.1f}" if name in chance else NOTHING for name in shown]
+    cells = [f"{100 * data['chance'][name]:.1f}" if name in data["chance"] else NOTHING for name in shown]
     rows.append(["chance", NOTHING, *cells, NOTHING])
     rows.append(["best still picture", NOTHING, *[NOTHING] * len(shown), f"{data['still_psnr_db']:.2f}"])
     return Table(["", "N", *shown, "PSNR dB"], rows)
+
+
+def _leakage_table(data: Mapping[str, Any]) -> Table:
+    shown = {"leakage": "leakage", "normalised leakage": "normalised", "strict leakage": "strict"} | {d: d for d in DIRECTIONS}
+    rows = []
+    for method in data["methods"].values():
+        rows.append([method["label"], *(_summary(method["measures"].get(name), 100, 1) for name in shown)])
+    chance = data["leakage_chance"]
+    rows.append(["chance", *(f"{100 * chance[name]:.1f}" if name in chance else NOTHING for name in shown)])
+    return Table(["", *shown.values()], rows)
 
 
 def _cost_table(data: Mapping[str, Any]) -> Table:
@@ -159,6 +169,12 @@ def _cost_table(data: Mapping[str, Any]) -> Table:
     return Table(["", "parameters", "steps", "training", "ms a swapped clip", "frames a second", "sampled by"], rows)
 
 
+_LEAKAGE_TEXT = (
+    "Leakage: mean of what probes read of the action in the static token (S->D) and of the person in mean and spread of the "
+    "dynamic tokens (D->S), lower is better; normalised: 0 at chance, 1 at no errors; strict: the probe that reads the dynamic "
+    "tokens in their order (Dseq->S) where that one reads more. S->S and D->D, what each token shall hold: higher is better, and "
+    "a collapsed encoder has neither. Chance: the most frequent class."
+)
 _LIKENESS = {
     "SSIM": ("ssim", 1, 4), "perceptual distance": ("perceptual", 1, 4),
     "Frechet, frames": ("frechet_frame", 1, 3), "Frechet, clips": ("frechet_clip", 1, 3),
@@ -166,6 +182,11 @@ _LIKENESS = {
 _SAMPLED = {
     "look kept, motion sampled: static": ("static kept", 100, 1),
     "motion kept, look sampled: dynamic": ("dynamic kept", 100, 1),
+    **{
+        f"{kept} kept: {title}": (f"{kind} kept, {name}", 1, 3)
+        for kept, kind in (("look", "static"), ("motion", "dynamic"))
+        for title, name in zip(("IS", "H(y|x)", "H(y)"), CLASS_SCORES, strict=True)
+    },
 }
 
 
@@ -187,12 +208,12 @@ _WORTH_TEXT = (
 
 
 def _worth_table(data: Mapping[str, Any]) -> Table:
-    names = (*ACCURACIES, "leakage", "psnr_db")
+    names, mark = (*ACCURACIES, "leakage", "psnr_db"), _mark(data)
     rows = []
     for bias in data["worth"].values():
         measures = bias["measures"]
         cells = [_summary(measures.get(name), 1 if name == "psnr_db" else 100, 2, sign="+") for name in names]
-        rows.append([bias["title"], bias["full"], bias["other"], str(len(bias["seeds"])), *cells])
+        rows.append([bias["title"] + mark, bias["full"], bias["other"], str(len(bias["seeds"])), *cells])
     return Table(["bias", "full recipe", "tried", "seeds", *ACCURACIES, "leakage", "PSNR dB"], rows)
 
 
@@ -204,13 +225,15 @@ def _cell_table(report: Mapping[str, Any]) -> Table:
         psnr = f"{measures['psnr_db'][0]:.2f}" if measures else NOTHING
         times = f"{cell['training']['seconds'] / 60:.1f} min" if measures else NOTHING
         ended = cell["made"]["ended"] if measures else cell["remark"] or NOTHING
-        rows.append([name, cell["state"], *numbers, psnr, times, ended])
+        rows.append([name + _mark(report["data"][cell["data"]]), cell["state"], *numbers, psnr, times, ended])
     return Table(["cell", "", *ACCURACIES, "leakage", "PSNR dB", "training", "ended"], rows)
 
 
 def _provenance_blocks(report: Mapping[str, Any]) -> list[Block]:
     made = report["made"]
-    rows = [(name, "; ".join(made[name])) for name in ("commands", "commits", "machines", "devices") if made[name]]
+    titles = {"commands": "commands", "trained_by": "trained at", "commits": "evaluated at"}
+    titles |= {name: name for name in ("machines", "devices")}
+    rows = [(title, "; ".join(made[name])) for name, title in titles.items() if made.get(name)]
     rows += [(name, str(made[name])) for name in ("began", "ended") if made[name]]
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in made["versions"].items())))
     for name, data in report["data"].items():

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import torch
 
 from divid.benchmark.cells import (
+    REMAKE,
     RESULT_FORMAT,
     RESULT_VERSION,
     BenchmarkFolder,
@@ -28,10 +29,10 @@ from divid.benchmark.cells import (
     settle,
 )
 from divid.benchmark.locks import FileLock, folder_time, this_host, try_lock
-from divid.benchmark.plan import CellSpec, Plan, cell_settings, clip_shape, dump_plan, judge_settings
+from divid.benchmark.plan import CellSpec, Plan, cell_settings, clip_shape, default_settings, dump_plan, judge_settings
 from divid.benchmark.scoring import Clips, save_figure, score_cell
 from divid.data.clips import ClipDataset
-from divid.errors import DatasetError, DividError, MissingExtraError, ModelError, TrainingError, TrainingStopped
+from divid.errors import DatasetError, DividError, InputError, MissingExtraError, ModelError, TrainingError, TrainingStopped
 from divid.evaluation.codes import Told
 from divid.evaluation.features import open_network
 from divid.evaluation.judge import TRUSTED_ACCURACY, Judge
@@ -40,11 +41,11 @@ from divid.evaluation.leakage import check_labels
 from divid.evaluation.pairs import PairList
 from divid.evaluation.realism import FeatureNetwork
 from divid.export import load_model
-from divid.json_files import write_json
+from divid.json_files import read_json, write_json
 from divid.outputs import atomic_path
 from divid.training.checkpoints import find_checkpoint
 from divid.training.fit import choose_device, train
-from divid.training.run_folder import describe_run, fingerprint
+from divid.training.run_folder import describe_run, fingerprint, git_commit
 
 logger = logging.getLogger("divid")
 
@@ -98,7 +99,8 @@ def check_plan(plan: Plan, cells: Sequence[CellSpec], folder: BenchmarkFolder) -
     for spec in cells:
         cell = folder.cell(spec.name)
         if cell.settings.is_file() and cell.has_work:
-            settle(cell.settings, {**cell_settings(spec, plan), "clips": prints[spec.data]}, f"cell {spec.name}")
+            settings = {**cell_settings(spec, plan), "clips": prints[spec.data]}
+            settle(cell.settings, settings, f"cell {spec.name}", default_settings(spec))
     folder.path.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder.plan) as temporary:
         temporary.write_text(dump_plan(plan), encoding="utf-8")
@@ -159,6 +161,8 @@ class _Worker:
     progress: bool
     bars: Bars
     began: float
+    commit: str | None = field(default_factory=git_commit)
+    """Of the program when it began: what lies in its folder later may be another."""
     failures: dict[str, str] = field(default_factory=dict)
     clips: dict[str, Clips] = field(default_factory=dict)
     broken_data: dict[str, str] = field(default_factory=dict)
@@ -222,7 +226,7 @@ class _Worker:
         if not cell.has_work:  # nothing would be lost, so the plan may have been mended
             cell.settings.unlink(missing_ok=True)
             shutil.rmtree(cell.run, ignore_errors=True)
-        settle(cell.settings, settings, f"cell {spec.name}")
+        settle(cell.settings, settings, f"cell {spec.name}", default_settings(spec))
         self._train_judge(spec, clips, data, wait=False)
         run = self.folder.cell(spec.trainer).run
         if not self.folder.cell(spec.trainer).has_model:
@@ -330,7 +334,7 @@ class _Worker:
         info = describe_run(spec.recipe, [Path(self.plan.data[spec.data].path)], self.device)
         made = {
             "command": self.command,
-            "git_commit": info["git_commit"],
+            "git_commit": self.commit,
             "machine": describe_machine(),
             "device": info["device"],
             "versions": info["versions"],
@@ -345,7 +349,11 @@ class _Worker:
             "data": spec.data,
             "method": spec.method,
             "seed": spec.seed,
-            "training": {"steps": checkpoint["global_step"], "seconds": checkpoint["callbacks"]["Stopper"]["seconds"]},
+            "training": {
+                "steps": checkpoint["global_step"],
+                "seconds": checkpoint["callbacks"]["Stopper"]["seconds"],
+                "git_commit": read_json(run / "run.json", InputError, REMAKE).get("git_commit"),
+            },
             **numbers,
             "made": made,
         }

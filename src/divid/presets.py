@@ -9,6 +9,7 @@ PresetName = Literal["tiny", "small", "base", "paper"]
 
 _COMMON: dict[str, Any] = {
     "tokens": {"static_dim": 256, "dynamic_dim": 32, "static_dropout": 0.1, "dynamic_dropout": 0.1},
+    "feature_loss": {"network": "none"},
     "diffusion": {"prediction_type": "v_prediction", "schedule": "cosine", "shared_training": False},
 }
 
@@ -65,6 +66,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "attention_width": 256,
             "norm_groups": 32,
         },
+        "feature_loss": {"network": "none"},
         "diffusion": {"prediction_type": "epsilon", "schedule": "linear", "shared_training": True},
     },
 }

@@ -7,11 +7,11 @@ import torch
 
 from baselines.small_models import MODELS, SIZE, VARIANTS, directional_derivatives, make_model, step, video
 from divid.baselines.options import PerceptualConfig, SPYLWeights
-from divid.baselines.perceptual import PerceptualDistance, VGG16Features
 from divid.config import SamplingConfig
 from divid.errors import ConfigError
 from divid.export import load_model, save_model
 from divid.methods import METHODS
+from divid.models.perceptual import PerceptualDistance, VGG16Features
 from divid.types import Codes, Disentangler
 
 both = pytest.mark.parametrize(("name", "backbone"), VARIANTS)

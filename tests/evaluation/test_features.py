@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from divid.baselines import perceptual
-from divid.baselines.perceptual import EfficientNetLite0Features
 from divid.errors import ConfigError, MissingExtraError, ModelError
 from divid.evaluation.features import open_network
+from divid.models import perceptual
+from divid.models.perceptual import EfficientNetLite0Features
 
 
 @pytest.fixture

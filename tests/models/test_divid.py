@@ -484,3 +484,37 @@ def test_bf16_sampling_is_within_a_grey_level_of_fp32():
     )
     assert fast.dtype == torch.float32
     assert 0 < (fast - exact).square().mean().sqrt() < 2 / 255
+
+
+def test_the_feature_loss_is_the_distance_of_the_implied_clean_frames(monkeypatch):
+    """With the true prediction in place of the network's, the implied frames are the true ones."""
+    seen = []
+
+    class Distance:
+        def __call__(self, made, real):
+            seen.append((made, real))
+            return (made - real).square().mean((1, 2, 3))
+
+    for kind in ("v_prediction", "epsilon"):
+        model = make_model(feature_loss={"network": "efficientnet_lite0", "weight": 3.0}, diffusion={"prediction_type": kind})
+        model._perceptual = Distance()
+        clips = video()
+        abar_t = torch.full((3, 5, 1, 1, 1), 0.3)
+        noise = torch.randn(clips.shape, generator=torch.Generator().manual_seed(0))
+        x_t = 0.3**0.5 * clips + 0.7**0.5 * noise
+        target = 0.3**0.5 * noise - 0.7**0.5 * clips if kind == "v_prediction" else noise
+        assert model._feature_loss(x_t, target, clips, abar_t) < 1e-10
+        torch.testing.assert_close(seen[-1][0], clips.flatten(0, 1), atol=1e-5, rtol=1e-5)
+        terms = model.losses(clips, step(), num_decoded_frames=2)
+        assert seen[-1][0].shape == (6, 1, 16, 16)
+        expected = terms["simple"] + 0.1 * terms["orthogonality"] + 3 * terms["features"]
+        torch.testing.assert_close(terms["total"], expected)
+        assert terms["features"] > 0
+    gradient = torch.autograd.grad(terms["features"], model.denoiser.unet.conv_out.weight)[0]
+    assert gradient.abs().sum() > 0
+    assert not any("perceptual" in name for name in model.state_dict())
+
+
+def test_the_feature_loss_needs_weights_where_none_come_with_it():
+    with pytest.raises(ConfigError, match=r"model\.feature_loss\.weights_file is empty"):
+        make_model(feature_loss={"network": "vgg16"})

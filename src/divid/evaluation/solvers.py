@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
@@ -53,18 +53,59 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What one setting gives by itself, whatever it is compared with.
+
+    Args:
+        seconds: Median time to decode a clip, in a batch.
+        psnr: Mean PSNR of reconstructions in dB.
+        right: Whether each pair's swap is judged right in static factors, dynamic ones, and both; empty without a judge.
+        frechet: Distance of swapped clips to held-out ones, by frames and by clips; None without a feature network.
+        examples: The first `NUM_EXAMPLES` swaps, uint8 B F H W C.
+    """
+
+    seconds: float
+    psnr: float
+    right: Mapping[str, Bool[np.ndarray, " pairs"]]
+    frechet: tuple[float, float] | None
+    examples: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all but the examples as JSON has it; answers become one word of 0 and 1 a kind."""
+        right = {name: "".join("01"[int(answer)] for answer in answers) for name, answers in self.right.items()}
+        frechet = None if self.frechet is None else list(self.frechet)
+        return {"seconds_per_clip": self.seconds, "psnr_db": self.psnr, "right": right, "frechet": frechet}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], examples: np.ndarray) -> Self:
+        """Read what `to_dict` gave.
+
+        Args:
+            values: The JSON object.
+            examples: What belongs to it.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is none.
+        """
+        right = {str(name): np.array([bool(int(answer)) for answer in word]) for name, word in values["right"].items()}
+        given = values["frechet"]
+        frechet = None if given is None else (float(given[0]), float(given[1]))
+        return cls(float(values["seconds_per_clip"]), float(values["psnr_db"]), right, frechet, examples)
+
+
+@dataclass(frozen=True)
 class SolverRow:
-    """What one setting gives.
+    """What one setting gives, beside the first one.
 
     Args:
         setting: The setting.
-        seconds: Median time to decode a clip, in a batch of `BATCH_CLIPS` or all there are.
+        seconds: Median time to decode a clip, in a batch.
         speedup: Times as fast as the first setting.
         psnr: Mean PSNR of reconstructions in dB.
         accuracies: Judged swaps that are right in static factors, dynamic ones, and both; empty without a judge.
         change: Joint accuracy less the first setting's, with both ends of its 95 % interval, pair by pair; None without a judge.
         frechet: Distance of swapped clips to held-out ones, by frames and by clips; None without a feature network.
-        examples: The first `NUM_EXAMPLES` swaps, to be looked at.
+        examples: The first `NUM_EXAMPLES` swaps, uint8 B F H W C; None: not kept.
     """
 
     setting: Setting
@@ -74,7 +115,7 @@ class SolverRow:
     accuracies: Mapping[str, Rate] = field(default_factory=dict)
     change: tuple[float, float, float] | None = None
     frechet: tuple[float, float] | None = None
-    examples: Video | None = None
+    examples: np.ndarray | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON has it."""
@@ -133,9 +174,12 @@ def measure_solvers(
     *,
     num_frames: int,
     num_clips: int = 32,
+    batch_clips: int = BATCH_CLIPS,
     judge: Judge | None = None,
     network: FeatureNetwork | None = None,
     seed: int = 0,
+    kept: Mapping[str, Measured] | None = None,
+    done: Callable[[Setting, Measured, Sequence[SolverRow]], None] | None = None,
     told: Told | None = None,
 ) -> list[SolverRow]:
     """Swap the same pairs with the same seeds by every setting.
@@ -147,9 +191,12 @@ def measure_solvers(
         pairs: Drawn from them.
         num_frames: F.
         num_clips: Clips that are reconstructed, the first ones of the pairs.
+        batch_clips: Clips that are decoded together, and timed so.
         judge: For clips of this data, size and number of frames; None: no accuracies.
         network: For Frechet distances; None: none.
         seed: Pair i, and clip i where it is reconstructed, is sampled with seed + i.
+        kept: By name of the setting, what an earlier call measured with the same options: it is not measured again.
+        done: Called with each setting that was measured now, what it gave, and all rows so far.
         told: Hears of the progress.
 
     Raises:
@@ -160,20 +207,36 @@ def measure_solvers(
     if not settings:
         raise ConfigError("there is no solver to measure: name one, as in dpmsolver++:1,2,4")
     used, places = np.unique(pairs.numbers(clips), return_inverse=True)
-    job = _Job(clips, used.tolist(), places.reshape(-1, 2), num_frames, num_clips, judge, network, seed, told)
+    places = places.reshape(-1, 2)
+    job = _Job(clips, used.tolist(), places, num_frames, num_clips, batch_clips, judge, network, seed, told)
+    every: list[Measured] = []
     rows: list[SolverRow] = []
-    first: Bool[np.ndarray, " pairs"] | None = None
     codes: dict[str, Codes] = {}
     for number, setting in enumerate(settings, start=1):
-        model = models[setting.model]
-        if setting.model not in codes:
-            codes[setting.model] = encode_clips(model, clips, job.used, num_frames=num_frames)
-        row, right = job.measure(model, codes[setting.model], setting, rows[0].seconds if rows else None, first)
-        rows.append(row)
-        first = right if first is None else first
+        one = (kept or {}).get(setting.name)
+        is_new = one is None
+        if one is None:
+            model = models[setting.model]
+            if setting.model not in codes:
+                codes[setting.model] = encode_clips(model, clips, job.used, num_frames=num_frames)
+            one = job.measure(model, codes[setting.model], setting)
+        every.append(one)
+        rows.append(_row(setting, one, every[0], places, seed))
+        if is_new and done:
+            done(setting, one, rows)
         if told:
             told("solver settings", number, len(settings))
     return rows
+
+
+def _row(setting: Setting, one: Measured, first: Measured, places: np.ndarray, seed: int) -> SolverRow:
+    accuracies, change = {}, None
+    if one.right:
+        bootstrap = ClipBootstrap(places, seed=seed)
+        accuracies = {name: bootstrap.rate(one.right[name]) for name in ANSWERS}
+        change = paired_interval(one.right["joint"], first.right["joint"], places)
+    speedup = first.seconds / one.seconds
+    return SolverRow(setting, one.seconds, speedup, one.psnr, accuracies, change, one.frechet, one.examples)
 
 
 @dataclass
@@ -185,19 +248,13 @@ class _Job:
     places: np.ndarray
     num_frames: int
     num_clips: int
+    batch_clips: int
     judge: Judge | None
     network: FeatureNetwork | None
     seed: int
     told: Told | None
 
-    def measure(
-        self,
-        model: Disentangler,
-        codes: Codes,
-        setting: Setting,
-        reference_seconds: float | None,
-        reference_right: Bool[np.ndarray, " pairs"] | None,
-    ) -> tuple[SolverRow, Bool[np.ndarray, " pairs"] | None]:
+    def measure(self, model: Disentangler, codes: Codes, setting: Setting) -> Measured:
         few = min(self.num_clips, len(self.used))
         own = Codes(codes.static[:few], codes.dynamic[:few])
         again = torch.cat([video.cpu() for video, _ in self._decode(model, own, setting, "reconstruction")])
@@ -205,34 +262,27 @@ class _Job:
         psnr = float(peak_signal_to_noise(again, real).mean())
         swapped = Codes(codes.static[self.places[:, 0]], codes.dynamic[self.places[:, 1]])
         fit = None if self.network is None else FeatureFit(self.network)
-        answers, times, examples = [], [], None
+        answers, times, examples = [], [], np.empty(0)
         for video, seconds in self._decode(model, swapped, setting, setting.name):
             times.append(seconds / len(video))
-            examples = video[:NUM_EXAMPLES].cpu() if examples is None else examples
+            if len(examples) < NUM_EXAMPLES:
+                more = video_to_frames(video[: NUM_EXAMPLES - len(examples)])
+                examples = np.concatenate([examples, more]) if len(examples) else more
             if self.judge is not None:
                 answers.append(self.judge.answers(video))
             if fit is not None:
                 fit.add(video)
-        time_a_clip = statistics.median(times)
-        right = self._right(answers)
-        accuracies, change = {}, None
-        if right is not None:
-            bootstrap = ClipBootstrap(self.places, seed=self.seed)
-            accuracies = {name: bootstrap.rate(right[name]) for name in ANSWERS}
-            change = paired_interval(right["joint"], right["joint"] if reference_right is None else reference_right, self.places)
         distance = None
         if fit is not None:
             realism = fit.distance_to(self._real(device_of(model)))
             distance = (realism.frame, realism.clip)
-        speedup = 1.0 if reference_seconds is None else reference_seconds / time_a_clip
-        row = SolverRow(setting, time_a_clip, speedup, psnr, accuracies, change, distance, examples)
-        return row, None if right is None else right["joint"]
+        return Measured(statistics.median(times), psnr, self._right(answers), distance, examples)
 
     def _decode(self, model: Disentangler, codes: Codes, setting: Setting, what: str):
         shape = video_shape(self.clips, self.num_frames)
-        for start in range(0, len(codes.static), BATCH_CLIPS):
-            part = Codes(codes.static[start : start + BATCH_CLIPS], codes.dynamic[start : start + BATCH_CLIPS])
-            part = part.to(device_of(model))
+        for start in range(0, len(codes.static), self.batch_clips):
+            end = start + self.batch_clips
+            part = Codes(codes.static[start:end], codes.dynamic[start:end]).to(device_of(model))
             seeds = [self.seed + start + number for number in range(len(part.static))]
             _wait(part.static)
             begun = time.perf_counter()
@@ -245,9 +295,9 @@ class _Job:
             if self.told:
                 self.told(what, start + len(video), len(codes.static))
 
-    def _right(self, answers: list[dict[str, np.ndarray]]) -> dict[str, Bool[np.ndarray, " pairs"]] | None:
+    def _right(self, answers: list[dict[str, np.ndarray]]) -> dict[str, Bool[np.ndarray, " pairs"]]:
         if self.judge is None:
-            return None
+            return {}
         truth = class_numbers(self.clips, self.judge.config.classes, self.used)
         given = {name: np.concatenate([part[name] for part in answers]) for name in answers[0]}
         right = {}
@@ -315,7 +365,7 @@ def solver_sheet(rows: Sequence[SolverRow], clips: ClipDataset, pairs: PairList,
         lines += [("A, whose look", both[0]), ("B, whose motion", both[1])]
         for row in rows:
             assert row.examples is not None
-            lines.append((_line(row.setting, with_steps=True), video_to_frames(row.examples[place : place + 1])[0]))
+            lines.append((_line(row.setting, with_steps=True), row.examples[place]))
     return contact_sheet(lines, max_columns=num_frames, cell=64, title=title or None)
 
 

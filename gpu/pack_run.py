@@ -40,7 +40,7 @@ def pack_model(model: Path, out: Path) -> list[Path]:
         whole = Path(name) / "model.tar"
         with tarfile.open(whole, "w") as tar:
             tar.add(copy, "model")
-        parts = []
+        parts: list[Path] = []
         with whole.open("rb") as stream:
             while block := stream.read(PART_BYTES):
                 parts.append(out / f"model.tar.{len(parts):02d}")

@@ -42,6 +42,8 @@ def test_table_curves_and_numbers_are_written(model_folder, prepared, judge_fold
     page, printed = (tmp_path / "out" / "solvers.md").read_text(), capsys.readouterr().out
     assert "| student | consistency | 1 |" in page
     assert "speed-up" in printed
+    for text in (page, printed, " ".join(result["notes"])):
+        assert "The judge is not to be trusted" in text
     with Image.open(tmp_path / "out" / "solvers.png") as picture:
         assert picture.width > 800
     with Image.open(tmp_path / "out" / "swaps.png") as picture:

@@ -68,6 +68,7 @@ def run(args: Namespace) -> None:
     from divid.evaluation.judge import Judge
     from divid.evaluation.pairs import PairList
     from divid.evaluation.solvers import measure_solvers
+    from divid.evaluation.swap import judge_notes
 
     for name in ("swap_pairs", "clips", "batch_clips"):
         value = getattr(args, name)
@@ -84,6 +85,7 @@ def run(args: Namespace) -> None:
     network = open_network(DEFAULT_NETWORK, "", device) if args.realism else None
     pairs = PairList.draw(clips, args.swap_pairs)
     facts = _facts(args, device, len(pairs), batch_clips)
+    facts["notes"] = [] if judge is None else judge_notes(judge)
     made_with = _made_with(args, facts, pairs.pairs, num_frames, None if network is None else network.name)
     kept = KeptSettings(out / KEPT_FOLDER, made_with, weights, facts["git_commit"])
     before = kept.load(settings)
@@ -97,7 +99,7 @@ def run(args: Namespace) -> None:
         told: dict[str, Any] = {"kept": before, "done": done, "told": progress}
         rows = measure_solvers(models, settings, clips, pairs, **sizes, judge=judge, network=network, seed=args.seed, **told)
     _write_table(out, facts, kept, rows, len(settings))
-    _draw_and_print(out, rows, clips, pairs, f"{Path(args.data).name}: {len(pairs)} swaps, seed {args.seed}")
+    _draw_and_print(out, rows, clips, pairs, f"{Path(args.data).name}: {len(pairs)} swaps, seed {args.seed}", facts["notes"])
 
 
 @dataclass
@@ -240,19 +242,24 @@ def _write_table(out: Path, facts: Mapping[str, Any], kept: KeptSettings, rows: 
 
     told = {"measured": f"{len(rows)} of {num_settings} settings", "git_commit": ", ".join(kept.commits) or None}
     facts = {**facts, **told}
-    parts = ["# Solvers and steps", markdown_table(("", ""), [(name, str(value)) for name, value in facts.items()])]
+    told_of = [(name, str(value)) for name, value in facts.items() if name != "notes"]
+    parts = ["# Solvers and steps", markdown_table(("", ""), told_of), *facts["notes"]]
     with atomic_path(out / "solvers.md") as temporary:
         temporary.write_text("\n\n".join([*parts, markdown_table(*solver_table(rows))]) + "\n", encoding="utf-8")
     write_json(out / "solvers.json", {**facts, "settings": [row.to_dict() for row in rows]})
 
 
-def _draw_and_print(out: Path, rows: Sequence[SolverRow], clips: ClipDataset, pairs: PairList, title: str) -> None:
+def _draw_and_print(
+    out: Path, rows: Sequence[SolverRow], clips: ClipDataset, pairs: PairList, title: str, notes: Sequence[str]
+) -> None:
     from divid.evaluation.solvers import plot_solvers, solver_sheet, solver_table
     from divid.outputs import write_image
 
     plot_solvers(rows, out / "solvers.png", title)
     write_image(out / "swaps.png", solver_sheet(rows, clips, pairs, title))
     header, cells = solver_table(rows)
+    for note in notes:
+        common.say(note)
     widths = [max(len(line[column]) for line in (header, *cells)) for column in range(len(header))]
     for line in (header, *cells):
         common.say("  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True)))

@@ -14,9 +14,10 @@ from divid.benchmark.cells import BenchmarkFolder
 from divid.benchmark.figures import plot_training, swap_figure
 from divid.benchmark.pages import Heading, Paragraph, Picture, Table, to_html, to_markdown
 from divid.benchmark.plan import cells_of, load_plan
-from divid.benchmark.report import MARK, list_cells, write_report
+from divid.benchmark.report import MARK, list_cells, report_blocks, write_report
 from divid.benchmark.scoring import FIGURE_PARTS, load_figure, save_figure
 from divid.evaluation.leakage import DIRECTIONS
+from divid.methods import METHODS
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +171,19 @@ def test_pages_escape_what_their_language_takes_for_itself(tmp_path):
         "the &quot;p&quot;",
     ):
         assert part in text
+
+
+def test_a_method_that_decodes_in_one_pass_has_no_steps(finished, report, monkeypatch):
+    assert "one pass" not in report_text(report)
+    sampling = {**report["data"]["made"]["methods"]["tiny"]["sampling"], "is_one_pass": True}
+    monkeypatch.setitem(report["data"]["made"]["methods"]["tiny"], "sampling", sampling)
+    assert "| one pass, 3 clips at once |" in report_text(report)
+
+
+def test_baselines_say_that_they_decode_in_one_pass():
+    assert METHODS["dbse"].decodes_in_one_pass
+    assert not hasattr(METHODS["divid"], "decodes_in_one_pass")
+
+
+def report_text(report):
+    return to_markdown(report_blocks(report, {}))

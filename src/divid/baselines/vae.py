@@ -9,7 +9,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -143,6 +143,9 @@ class SequentialVAE(SequenceModel):
     Args:
         options: Resolved.
     """
+
+    decodes_in_one_pass: ClassVar[bool] = True
+    """Solver and steps of sampling mean nothing here."""
 
     def __init__(self, options: VAEConfig) -> None:
         super().__init__()

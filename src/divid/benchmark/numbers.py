@@ -18,6 +18,7 @@ from divid.data.schema import KINDS
 from divid.evaluation.judge import TRUSTED_ACCURACY, Judge
 from divid.evaluation.leakage import DIRECTIONS, LEAKS
 from divid.evaluation.pairs import PairList
+from divid.methods import METHODS
 
 FORMAT = "divid-benchmark"
 FORMAT_VERSION = 1
@@ -199,7 +200,10 @@ def _describe_method(plan: Plan, method: str, results: Sequence[Result]) -> dict
         "training_steps": results[0]["training"]["steps"],
         "sampling_seconds_per_clip": _mean(results, lambda result: result["sampling"]["seconds_per_clip"]),
         "sampling_frames_per_second": _mean(results, lambda result: result["sampling"]["frames_per_second"]),
-        "sampling": {key: results[0]["sampling"][key] for key in ("solver", "num_inference_steps", "clips_at_once")},
+        "sampling": {
+            **{key: results[0]["sampling"][key] for key in ("solver", "num_inference_steps", "clips_at_once")},
+            "is_one_pass": getattr(METHODS.get(plan.methods[method].method), "decodes_in_one_pass", False),
+        },
     }
 
 

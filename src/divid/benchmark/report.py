@@ -162,7 +162,8 @@ def _cost_table(data: Mapping[str, Any]) -> Table:
     rows = []
     for method in data["methods"].values():
         sampling = method["sampling"]
-        how = f"{sampling['solver']}, {sampling['num_inference_steps']} steps, {sampling['clips_at_once']} clips at once"
+        steps = "one pass" if sampling.get("is_one_pass") else f"{sampling['solver']}, {sampling['num_inference_steps']} steps"
+        how = f"{steps}, {sampling['clips_at_once']} clips at once"
         trained = NOTHING if method["model_of"] else f"{method['training_seconds'] / 60:.1f} min"
         speed = [f"{1000 * method['sampling_seconds_per_clip']:.0f}", f"{method['sampling_frames_per_second']:.0f}"]
         rows.append([method["label"], f"{method['parameters'] / 1e6:.2f} M", str(method["training_steps"]), trained, *speed, how])

@@ -62,7 +62,7 @@ class SamplingConfig:
     """
 
     solver: SolverName = "dpmsolver++"
-    num_inference_steps: int = 4
+    num_inference_steps: int = 2
     spacing: SpacingName | None = None
     static_guidance: float = 1.0
     dynamic_guidance: float = 1.0

@@ -107,7 +107,7 @@ def made_up(share, psnr=20.0):
     right = "".join("01"[i < 100 * share] for i in range(100))
     return {
         "swaps": {
-            "rows": {"swap": {"static": rate, "dynamic": rate, "joint": rate}},
+            "rows": {"swap": {"static": rate, "dynamic": rate, "joint": rate}, "reconstruction": {"joint": rate}},
             "outcomes": {"static": right, "dynamic": right},
         },
         "leakage": None,

@@ -117,7 +117,7 @@ def test_an_ablation_says_what_each_bias_is_worth(prepared, recipe, tmp_path, ca
     assert (cells / "residual" / "seed-0" / "run" / "model").is_dir()
     text = (tmp_path / "out" / "benchmark.md").read_text()
     assert "| residual encoding † | on | off | 1 |" in text  # its judge had 2 steps
-    assert "| explicit bottleneck | none | channel | 1 |" in text
+    assert "| explicit bottleneck † | none | channel | 1 |" in text
 
 
 def test_noise_of_each_frame_its_own_gives_other_swaps_from_the_same_model(prepared, recipe, tmp_path):

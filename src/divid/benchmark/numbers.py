@@ -106,7 +106,7 @@ def _direction(values: Mapping[str, Any]) -> Measured:
 
 def _class_scores(sampled: Mapping[str, Any]) -> dict[str, Measured]:
     """Give inception score, H(y|x) and H(y) of what is kept, averaged over the factors, while the rest is sampled."""
-    means = {}
+    means: dict[str, Measured] = {}
     for kind in KINDS:
         scores = [sampled["rows"][f"{kind} kept"]["scores"][name] for name, of in sampled["factors"].items() if of == kind]
         entropies = [(score["conditional_entropy"], score["marginal_entropy"]) for score in scores]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from divid.config import SamplingConfig
     from divid.data.clips import ClipDataset
+    from divid.evaluation.kept_settings import KeptSettings
     from divid.evaluation.pairs import PairList
     from divid.evaluation.solvers import Measured, Setting, SolverRow
 
@@ -66,6 +67,7 @@ def run(args: Namespace) -> None:
     from divid.evaluation.codes import BATCH_CLIPS
     from divid.evaluation.features import DEFAULT_NETWORK, open_network
     from divid.evaluation.judge import Judge
+    from divid.evaluation.kept_settings import KeptSettings
     from divid.evaluation.pairs import PairList
     from divid.evaluation.solvers import measure_solvers
     from divid.evaluation.swap import judge_notes
@@ -87,7 +89,7 @@ def run(args: Namespace) -> None:
     facts = _facts(args, device, len(pairs), batch_clips)
     facts["notes"] = [] if judge is None else judge_notes(judge)
     made_with = _made_with(args, facts, pairs.pairs, num_frames, None if network is None else network.name)
-    kept = KeptSettings(out / KEPT_FOLDER, made_with, weights, facts["git_commit"])
+    kept = KeptSettings(common.output_folder(str(out / KEPT_FOLDER)), made_with, weights, facts["git_commit"])
     before = kept.load(settings)
 
     def done(setting: Setting, measured: Measured, rows: Sequence[SolverRow]) -> None:
@@ -100,111 +102,6 @@ def run(args: Namespace) -> None:
         rows = measure_solvers(models, settings, clips, pairs, **sizes, judge=judge, network=network, seed=args.seed, **told)
     _write_table(out, facts, kept, rows, len(settings))
     _draw_and_print(out, rows, clips, pairs, f"{Path(args.data).name}: {len(pairs)} swaps, seed {args.seed}", facts["notes"])
-
-
-@dataclass
-class KeptSettings:
-    """Finished settings in a folder: NAME.json with the numbers and what they were made with, NAME.png with the first swaps.
-
-    Args:
-        folder: Where they are; made with the first one.
-        made_with: All that the numbers depend on besides model and sampling, as JSON has it.
-        weights: Digest of each model, by its name in the settings.
-        commit: Of the code as it is now. It is noted, not compared.
-        commits: Of the settings that were loaded or saved.
-    """
-
-    folder: Path
-    made_with: Mapping[str, Any]
-    weights: Mapping[str, str]
-    commit: str | None
-    commits: dict[str, None] = field(default_factory=dict)
-
-    def load(self, settings: Sequence[Setting]) -> dict[str, Measured]:
-        """Give those settings that are there, by name.
-
-        Args:
-            settings: Which are wanted.
-
-        Raises:
-            ConfigError: The folder holds settings that were made with other options, or one that is damaged.
-        """
-        from divid.json_files import read_json
-
-        wanted = {self._path(setting): setting for setting in settings}
-        kept = {}
-        for path in sorted(self.folder.glob("[!.]*.json")):
-            setting = wanted.get(path)
-            values = read_json(path, ConfigError, self._remedy(path))
-            self._check(values.get("made_with", {}), self.made_with if setting is None else self._identity(setting))
-            if setting is not None:
-                kept[setting.name] = self._read(path, values)
-                self._note(values.get("git_commit"))
-        return kept
-
-    def save(self, setting: Setting, measured: Measured) -> None:
-        """Keep a setting: a file is there whole or not at all, and the numbers only with the picture.
-
-        Args:
-            setting: The setting.
-            measured: What it gave.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
-        from divid.json_files import write_json
-        from divid.outputs import write_image
-
-        path, shape = self._path(setting), measured.examples.shape
-        common.output_folder(str(self.folder))
-        rows = measured.examples.transpose(0, 2, 1, 3, 4).reshape(shape[0] * shape[2], shape[1] * shape[3], shape[4])
-        write_image(path.with_suffix(".png"), rows)
-        numbers = {**measured.to_dict(), "examples": list(shape)}
-        write_json(path, {"made_with": self._identity(setting), "git_commit": self.commit, "measured": numbers})
-        self._note(self.commit)
-
-    def _path(self, setting: Setting) -> Path:
-        sampling = setting.sampling
-        parts = (setting.model, sampling.solver, str(sampling.num_inference_steps), sampling.resolved_spacing)
-        return self.folder / f"{'-'.join(parts)}.json"
-
-    def _identity(self, setting: Setting) -> dict[str, Any]:
-        from divid.config import to_dict
-
-        sampling = to_dict(replace(setting.sampling, spacing=setting.sampling.resolved_spacing))
-        own = {f"sampling.{key}": value for key, value in sampling.items()}
-        return {**self.made_with, "weights": self.weights[setting.model], **own}
-
-    def _check(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        differing = [f"{key} ({before.get(key)} then, {now[key]} now)" for key in now if before.get(key) != now[key]]
-        if differing:
-            raise ConfigError(
-                f"{self.folder} holds settings that were measured with other options: {', '.join(differing)}; "
-                "give another --out, or remove that folder to measure them again"
-            )
-
-    def _read(self, path: Path, values: Mapping[str, Any]) -> Measured:
-        import numpy as np
-        from PIL import Image
-
-        from divid.evaluation.solvers import Measured
-        from divid.outputs import describe
-
-        try:
-            count, frames, height, width, channels = values["measured"]["examples"]
-            with Image.open(path.with_suffix(".png")) as picture:
-                pixels = np.asarray(picture).reshape(count, height, frames, width, channels)
-            return Measured.from_dict(values["measured"], pixels.transpose(0, 2, 1, 3, 4))
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path} or its picture is damaged ({describe(error)}): {self._remedy(path)}") from error
-
-    def _note(self, commit: str | None) -> None:
-        if commit is not None:
-            self.commits[commit] = None
-
-    @staticmethod
-    def _remedy(path: Path) -> str:
-        return f"remove {path.name}, and the setting is measured again"
 
 
 def _open_models(args: Namespace, device: str) -> tuple[dict[str, Any], list[Setting], dict[str, str]]:

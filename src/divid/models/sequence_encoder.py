@@ -31,17 +31,16 @@ def residual_features(
     return features - reference
 
 
-def unit_mean_square(tokens: Float[Tensor, "*batch dim"], is_on: bool = True) -> Float[Tensor, "*batch dim"]:
+def unit_mean_square(tokens: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
     """Scale each token to a mean square of 1, so that noise of a given size leaves it only so many bits.
 
     Args:
         tokens: Of either kind.
-        is_on: Off: the tokens as they are.
 
     Source:
         Not in the paper; the Gaussian channel with limited power (Shannon, 1948), whose capacity is log2(1 + signal / noise) / 2.
     """
-    return functional.rms_norm(tokens.float(), tokens.shape[-1:]).to(tokens.dtype) if is_on else tokens
+    return functional.rms_norm(tokens.float(), tokens.shape[-1:]).to(tokens.dtype)
 
 
 def keep_variance(layer: nn.Linear | nn.Conv2d, *, is_before_relu: bool = False) -> None:
@@ -122,11 +121,15 @@ class SequenceEncoder(nn.Module):
             reference: h of the frame that is subtracted.
             static_features: h that the static token sees.
         """
-        static = unit_mean_square(self.static_mlp(static_features), self.scales_static)
+        static = self.static_mlp(static_features)
+        if self.scales_static:
+            static = unit_mean_square(static)
         motion = residual_features(features, reference) if self.use_residual else features
         hidden, _ = self.lstm(motion)
         attended, _ = self.attention(hidden, hidden, hidden, need_weights=False)
-        dynamic = unit_mean_square(self.dynamic_head(self.norm(hidden + attended)), self.scales_dynamic)
+        dynamic = self.dynamic_head(self.norm(hidden + attended))
+        if self.scales_dynamic:
+            dynamic = unit_mean_square(dynamic)
         if not self.has_variances:
             return TokenDistributions(Codes(static, dynamic))
         static_mean, static_logvar = static.chunk(2, dim=-1)

@@ -10,6 +10,7 @@ from divid.config import ModelConfig, SamplingConfig
 from divid.errors import ConfigError
 from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
 from divid.models.divid import TRANSLATION_STEPS, DividModel
+from divid.models.perceptual import PerceptualDistance
 from divid.models.sequence_encoder import residual_features
 from divid.precision import autocast
 from divid.randomness import Randomness, derive_seed
@@ -490,7 +491,10 @@ def test_the_feature_loss_is_the_distance_of_the_implied_clean_frames(monkeypatc
     """With the true prediction in place of the network's, the implied frames are the true ones."""
     seen = []
 
-    class Distance:
+    class Distance(PerceptualDistance):
+        def __init__(self):
+            pass
+
         def __call__(self, made, real):
             seen.append((made, real))
             return (made - real).square().mean((1, 2, 3))

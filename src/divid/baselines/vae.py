@@ -21,7 +21,6 @@ from divid.baselines.options import VAEConfig
 from divid.config import SamplingConfig, to_dict
 from divid.errors import ConfigError
 from divid.models.frame_encoder import FrameEncoder
-from divid.models.perceptual import PerceptualDistance, load_feature_network
 from divid.models.sequence_model import SequenceModel, take_frames
 from divid.precision import autocast
 from divid.randomness import Randomness, make_generator
@@ -163,7 +162,6 @@ class SequentialVAE(SequenceModel):
             self.frame_decoder = UpsamplingDecoder(options.encoder, size, channels, latent_dim)
         self.num_features: int = self.frame_encoder.num_features
         self.prior = DynamicPrior(options.dynamic_dim, options.hidden)
-        self._perceptual: PerceptualDistance | None = None
 
     def finish(self) -> None:
         """Initialise the weights as the original does, if the backbone is the original's."""
@@ -280,10 +278,7 @@ class SequentialVAE(SequenceModel):
         options = self.options.perceptual
         if options.network == "none":
             return {**errors, "both": errors["pixels"]}
-        if self._perceptual is None:
-            assert options.network
-            self._perceptual = PerceptualDistance(load_feature_network(options.network, options.weights_file))
-        distances = self._perceptual(made.flatten(0, 1), real.flatten(0, 1)).unflatten(0, real.shape[:2])
+        distances = self.perceptual_distance(options)(made.flatten(0, 1), real.flatten(0, 1)).unflatten(0, real.shape[:2])
         errors["perceptual"] = at_least_single(distances) * math.prod(self.frame_shape)
         return {**errors, "both": errors["pixels"] + options.weight * errors["perceptual"]}
 

@@ -28,7 +28,6 @@ from divid.diffusion.schedule import add_noise, alphas_cumprod, input_scale, pre
 from divid.errors import ConfigError
 from divid.models.denoiser import Denoiser, TokenContext
 from divid.models.frame_encoder import FrameEncoder
-from divid.models.perceptual import PerceptualDistance, load_feature_network
 from divid.models.sequence_encoder import SequenceEncoder, TokenDistributions
 from divid.models.sequence_model import SequenceModel, pick_frames, take_frames
 from divid.models.token_memory import TokenMemory, summarise_dynamic
@@ -79,7 +78,6 @@ class DividModel(SequenceModel):
         if tokens.orthogonality_memory:
             self.token_memory = TokenMemory(tokens.orthogonality_memory, tokens.static_dim, tokens.dynamic_dim)
         self._to_remember: tuple[Tensor, Tensor] | None = None
-        self._perceptual: PerceptualDistance | None = None
         abar = alphas_cumprod(diffusion.schedule, diffusion.num_train_timesteps)
         self.register_buffer("abar", abar.float(), persistent=False)
         self.denoiser = Denoiser(
@@ -289,14 +287,11 @@ class DividModel(SequenceModel):
             Not in the paper, whose baselines have such a loss. Lin and Yang, "Diffusion Model with Perceptual Loss" (2023),
             take features of a denoiser's own; here they are those of a network trained on ImageNet.
         """
-        options = self.options.feature_loss
-        if self._perceptual is None:
-            assert options.network
-            self._perceptual = PerceptualDistance(load_feature_network(options.network, options.weights_file))
         prediction_type = self.options.diffusion.prediction_type
         assert prediction_type
         made = prediction_to_x_0(prediction.float(), x_t, abar_t, prediction_type).clamp(-1, 1)
-        return self._perceptual(made.flatten(0, 1), x_0.flatten(0, 1)).float().mean()
+        distance = self.perceptual_distance(self.options.feature_loss)
+        return distance(made.flatten(0, 1), x_0.flatten(0, 1)).float().mean()
 
     def _orthogonality(self, codes: Codes) -> Tensor:
         static, dynamic = codes.static.float(), codes.dynamic.float()

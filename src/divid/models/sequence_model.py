@@ -11,6 +11,8 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from divid.errors import ConfigError
+from divid.model_parts import PerceptualConfig
+from divid.models.perceptual import PerceptualDistance, load_feature_network
 from divid.randomness import Randomness
 from divid.types import Codes, FrameFeatures, ReferenceFeatures, Video
 
@@ -24,6 +26,7 @@ class SequenceModel(ModelMixin, ConfigMixin, ABC):
     config_name = "config.json"
     options: Any
     frame_encoder: nn.Module
+    _perceptual: PerceptualDistance | None = None
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -54,6 +57,20 @@ class SequenceModel(ModelMixin, ConfigMixin, ABC):
     def encode(self, video: Video) -> Codes:
         """Split clips into codes (means, where the method draws them)."""
         return self.codes_from_features(self.frame_features(video))
+
+    def perceptual_distance(self, options: PerceptualConfig) -> PerceptualDistance:
+        """Give the distance that the objective compares frames by; its network is loaded when it is first asked for.
+
+        Args:
+            options: Resolved, with a network.
+
+        Raises:
+            ConfigError, ModelError, MissingExtraError: The feature network cannot be loaded.
+        """
+        if self._perceptual is None:
+            assert options.network
+            self._perceptual = PerceptualDistance(load_feature_network(options.network, options.weights_file))
+        return self._perceptual
 
     def check_video(self, video: Video) -> None:
         """Raise a ConfigError unless the frames have the model's size and channels."""

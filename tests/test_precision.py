@@ -1,8 +1,11 @@
 """Precision: what `auto` becomes, and what runs in it."""
 
+import logging
+
 import pytest
 import torch
 
+from divid import precision as precision_module
 from divid.errors import ConfigError
 from divid.precision import autocast, has_bf16_units
 from divid.recipes import load_recipe
@@ -30,6 +33,17 @@ def test_units_are_found_by_what_the_processor_says(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     assert has_bf16_units("cpu")
     assert not has_bf16_units("mps")
+
+
+def test_bf16_without_units_is_told_once(monkeypatch, caplog):
+    monkeypatch.setattr(precision_module, "has_bf16_units", lambda device: False)
+    monkeypatch.setattr(precision_module, "_told", set())
+    with caplog.at_level(logging.WARNING, logger="divid"):
+        for name in ("fp32", "auto", "bf16", "bf16"):
+            autocast("cpu", name)
+    assert [record.getMessage() for record in caplog.records] == [
+        "this processor has no units for bf16 and may take ten times as long as in fp32: set precision to auto"
+    ]
 
 
 def test_an_unknown_precision_is_refused():

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 
 import torch
+
+logger = logging.getLogger("divid")
+_told: set[str] = set()
 
 
 def has_bf16_units(device: str) -> bool:
@@ -27,4 +31,19 @@ def autocast(device: str, precision: str) -> contextlib.AbstractContextManager:
     """
     if precision == "auto":
         precision = "bf16" if has_bf16_units(device) else "fp32"
+    if precision == "bf16":
+        warn_of_emulation(device)
     return torch.autocast(device, dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+def warn_of_emulation(device: str) -> None:
+    """Tell, once in a process, that bfloat16 was asked of a device without units for it.
+
+    Args:
+        device: Its type: `cpu`, `cuda`.
+    """
+    if device in _told or has_bf16_units(device):
+        return
+    _told.add(device)
+    name = "GPU" if device == "cuda" else "processor"
+    logger.warning("this %s has no units for bf16 and may take ten times as long as in fp32: set precision to auto", name)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from divid.training import muon
 from divid.training.muon import ADAM_RMS, Muon, is_matrix, orthogonalise
 
 
@@ -37,6 +38,20 @@ def test_singular_values_come_near_1_and_vectors_stay(rows, columns, scale):
     assert inside.diagonal()[large].min() > 0.6
     assert inside.diagonal().max() < 1.3
     assert (inside - inside.diag().diag()).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(("has_units", "tolerance"), [(True, 0.03), (False, 1e-5)])
+def test_iterates_in_bf16_only_where_the_device_has_units(has_units, tolerance, monkeypatch):
+    monkeypatch.setattr(muon, "has_bf16_units", lambda device: has_units)
+    matrix = random_matrix(16, 40)
+    a, b, c = muon.COEFFICIENTS
+    exact = matrix.double() / matrix.double().norm()
+    for _ in range(muon.NUM_ITERATIONS):
+        gram = exact @ exact.mT
+        exact = a * exact + (b * gram + c * gram @ gram) @ exact
+    error = (orthogonalise(matrix) - exact).abs().max()
+    assert error < tolerance
+    assert has_units == bool(error > 1e-5)
 
 
 def test_zeros_stay_zeros():

@@ -73,6 +73,7 @@ def test_the_estimate_of_a_step_holds_the_optimizers_part(case, monkeypatch):
 def test_precision_is_the_quicker_one(case, monkeypatch, caplog):
     model, batch, recipe = case
     recipe = with_training(recipe, precision="auto")
+    monkeypatch.setattr(planning, "has_bf16_units", lambda device: True)
     for quick, slow in (("bf16", "fp32"), ("fp32", "bf16")):
         monkeypatch.setattr(planning, "timed_step", lambda m, b, r, precision, slow=slow: 2.0 if precision == slow else 1.0)
         with caplog.at_level(logging.INFO, logger="divid"):
@@ -80,6 +81,15 @@ def test_precision_is_the_quicker_one(case, monkeypatch, caplog):
         assert f"precision: {quick}, as a step takes" in caplog.text
     assert choose_precision(model, batch, recipe, world_size=2) == "fp32"
     assert choose_precision(model, batch, with_training(recipe, precision="bf16")) == "bf16"
+
+
+def test_no_step_is_timed_in_bf16_without_units_for_it(case, monkeypatch, caplog):
+    model, batch, recipe = case
+    monkeypatch.setattr(planning, "has_bf16_units", lambda device: False)
+    monkeypatch.setattr(planning, "timed_step", lambda *args: pytest.fail("a step was timed"))
+    with caplog.at_level(logging.INFO, logger="divid"):
+        assert choose_precision(model, batch, with_training(recipe, precision="auto")) == "fp32"
+    assert "precision: fp32, as this processor has no units for bf16" in caplog.text
 
 
 def test_a_timed_step_changes_nothing(case):

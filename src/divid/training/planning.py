@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from divid.config import Precision, Recipe
 from divid.data.module import ClipBatch
 from divid.errors import ConfigError
-from divid.precision import autocast
+from divid.precision import autocast, has_bf16_units
 from divid.recipes import dump_recipe
 from divid.training.module import make_optimizer, training_losses
 
@@ -101,10 +101,14 @@ def choose_precision(model: nn.Module, batch: ClipBatch, recipe: Recipe, world_s
     if recipe.training.precision != "auto":
         return recipe.training.precision
     chosen: Precision
-    if batch.video.device.type == "cuda":
-        chosen = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    device = batch.video.device.type
+    if device == "cuda":
+        chosen = "bf16" if has_bf16_units(device) else "fp32"
         logger.info("precision: %s, as this GPU %s it", chosen, "has" if chosen == "bf16" else "has no bf16 and needs")
         return chosen
+    if not has_bf16_units(device):
+        logger.info("precision: fp32, as this processor has no units for bf16")
+        return "fp32"
     if world_size > 1:
         logger.info("precision: fp32, since several processes on a CPU take no timed steps")
         return "fp32"

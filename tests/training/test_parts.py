@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from tiny import TinyClips, TinyMethod, tiny_recipe
 from torch import nn
@@ -15,7 +16,8 @@ from divid.config import TrainingConfig
 from divid.data.module import ClipDataModule
 from divid.errors import ConfigError
 from divid.training import planning
-from divid.training.module import learning_rate, parameter_groups
+from divid.training.callbacks import AveragedWeights
+from divid.training.module import TrainingModule, learning_rate, parameter_groups
 from divid.training.planning import choose_precision, compile_if_wanted, estimate_cost, optimizer_step
 from divid.training.run_folder import fingerprint
 from divid.training.validation import held_out_loss, token_statistics, warn_of_collapse
@@ -52,6 +54,17 @@ def test_norms_and_biases_do_not_decay():
     assert {p.ndim for p in still["params"]} == {1}
     assert still["weight_decay"] == 0.0
     assert len(parameter_groups(nn.LayerNorm(3), 0.3)) == 1
+
+
+def test_the_average_goes_where_the_weights_are():
+    module = TrainingModule(TinyMethod(tiny_recipe().resolve().model), tiny_recipe())
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    average = AveragedWeights(0.9)
+    average.setup(trainer, module, "fit")
+    module.to("meta")
+    average.on_fit_start(trainer, module)
+    assert average._average_model is not None
+    assert all(weight.is_meta for weight in average._average_model.module.parameters())
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

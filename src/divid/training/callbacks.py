@@ -36,6 +36,11 @@ class AveragedWeights(WeightAveraging):
         self.highest_decay = decay
         self.decay = 0.0
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the average on the weights' device: it was copied when they were on the CPU."""
+        assert self._average_model is not None
+        self._average_model.module.to(pl_module.device)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

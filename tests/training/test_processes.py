@@ -143,6 +143,16 @@ def test_a_sharded_optimizer_goes_on_with_any_number_of_processes(start, tmp_pat
             torch.testing.assert_close(ended[key], weight, rtol=1e-4, atol=1e-6)
 
 
+def test_two_processes_stop_together_when_time_is_up(start, tmp_path):
+    recipe = tiny_recipe(num_steps=10**6, max_minutes=0.01)
+    code, errors = finish(start(recipe, tmp_path / "run", "--devices", "2"))
+    assert code == 0, errors
+    last = read_metrics(tmp_path / "run" / "metrics.csv")[-1]
+    assert last["step"] == read_checkpoint(tmp_path / "run" / "checkpoints" / LAST)["global_step"]
+    assert "validation/psnr" in last
+    assert (tmp_path / "run" / "model").is_dir()
+
+
 def assert_same_gradients(one, two):
     """After the first step the optimiser's momentum is a share of the gradient; some gradients are 0 but for rounding."""
     first, second = (

@@ -156,6 +156,8 @@ class Stopper(Callback):
     ) -> None:
         """Stop if a signal came or the time is up."""
         self.is_time_up = bool(self.max_seconds) and self.seconds >= self.max_seconds
+        if trainer.world_size > 1 and self.max_seconds:  # process 0's clock counts, for what all do when time is up
+            self.is_time_up = trainer.strategy.reduce_boolean_decision(self.is_time_up and trainer.is_global_zero, all=False)
         should_stop = self.is_time_up or self.signal is not None
         if trainer.world_size > 1:
             should_stop = trainer.strategy.reduce_boolean_decision(should_stop, all=False)

@@ -188,6 +188,8 @@ class TrainingConfig:
         ema_decay: Highest decay of the moving average of the weights, min(this, (1 + n) / (10 + n)).
         shard_optimizer: Each process keeps the optimiser's state of its share of the weights only (ZeRO, stage 1), for models
             whose two moments do not fit beside the rest; a single process keeps all.
+        shard_weights: Each process keeps its share of weights, gradients, the optimiser's state and averaged weights only, and
+            gathers a block's weights while it is at work (FSDP), for models that do not fit whole; a single process keeps all.
         precision: `bf16`, `fp32`, or `auto`: whichever a timed step shows faster on a CPU; bf16 on a GPU.
         compile: Compile the network with torch.compile (needs a C++ compiler on a CPU): `auto` tries and goes on without.
         checkpoint_minutes: Minutes between checkpoints.
@@ -209,6 +211,7 @@ class TrainingConfig:
     gradient_clip: float = 1.0
     ema_decay: float = 0.999
     shard_optimizer: bool = False
+    shard_weights: bool = False
     precision: Precision = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     checkpoint_minutes: float = 5.0
@@ -270,6 +273,10 @@ class Recipe:
         check_range("training.frames_per_clip", self.training.frames_per_clip, 0, self.data.frames_per_sequence)
         for name, low, high in _TRAINING_RANGES:
             check_range(f"training.{name}", getattr(self.training, name), low, high)
+        if self.training.shard_weights and self.training.shard_optimizer:
+            raise ConfigError(
+                "training.shard_weights includes what training.shard_optimizer does: set training.shard_optimizer to false"
+            )
         self.sampling.validate()
         told = {"frames_per_sequence": self.data.frames_per_sequence, "num_train_steps": self.training.num_steps}
         return replace(self, model=tell(self.model, told).resolve())

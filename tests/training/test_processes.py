@@ -10,9 +10,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from tiny import divid_recipe, tiny_recipe
+from safetensors.torch import load_file
+from tiny import SIZE, divid_recipe, tiny_recipe
 
+from divid.baselines.options import DBSEConfig
 from divid.config import to_dict
+from divid.model_parts import EncoderConfig
 from divid.recipes import flatten, recipe_from_values
 from divid.training.checkpoints import LAST, PREVIOUS, read_checkpoint
 from divid.training.metrics import read_metrics
@@ -89,6 +92,10 @@ def without_dropout(method, static_dim, memory=0):
     if method == "divid":
         return divid_recipe({"static_dim": static_dim, "orthogonality_memory": memory}, **training)
     recipe = tiny_recipe(**training)
+    if method == "dbse":
+        encoder = EncoderConfig(base_channels=8, multipliers=(1, 2))
+        recipe.method, recipe.model = method, DBSEConfig(image_size=SIZE, channels=1, encoder=encoder)
+        return recipe
     recipe.model.tokens.static_dropout = 0.0
     return recipe
 
@@ -103,6 +110,11 @@ def without_dropout(method, static_dim, memory=0):
         ("divid", 48, 0, {"training.shard_optimizer": True, "data.num_shards": 2}),
         ("divid", 48, 0, {"training.shard_optimizer": True, "training.optimizer": "muon"}),
         ("divid", 32, 0, {"model.tokens.back_translation": 0.5}),
+        ("tiny", 0, 0, {"training.shard_weights": True}),
+        ("dbse", 0, 0, {"training.shard_weights": True}),
+        ("divid", 48, 6, {"training.shard_weights": True, "training.gradient_clip": 0.01, "training.validate_every_steps": 1}),
+        ("divid", 48, 0, {"training.shard_weights": True, "training.optimizer": "muon"}),
+        ("divid", 32, 0, {"training.shard_weights": True, "model.tokens.back_translation": 0.5}),
     ],
 )
 def test_two_processes_train_as_one(start, tmp_path, method, static_dim, memory, changes):
@@ -123,28 +135,38 @@ def test_two_processes_train_as_one(start, tmp_path, method, static_dim, memory,
     assert_same_gradients(*(read_checkpoint(tmp_path / name / "checkpoints" / PREVIOUS) for name in ("one", "two")))
 
 
-def test_a_sharded_optimizer_goes_on_with_any_number_of_processes(start, tmp_path):
+@pytest.mark.parametrize("key", ["shard_optimizer", "shard_weights"])
+def test_what_is_sharded_goes_on_with_any_number_of_processes(start, tmp_path, key):
     """Its checkpoint holds the whole state, so that one process or two may go on from it to what an unbroken run gives."""
-    recipe = tiny_recipe(num_steps=4, learning_rate_schedule="constant", shard_optimizer=True)
+    recipe = tiny_recipe(num_steps=4, learning_rate_schedule="constant", **{key: True})
     recipe.model.tokens.static_dropout = 0.0
+    unsharded = recipe_from_values(to_dict(recipe), {f"training.{key}": False})
     first = recipe_from_values(to_dict(recipe), {"training.num_steps": 2})
     code, errors = finish(start(first, tmp_path / "parts", "--devices", "2"))
     assert code == 0, errors
-    shutil.copytree(tmp_path / "parts", tmp_path / "alone")
-    runs = [start(recipe, tmp_path / "parts", "--devices", "2", "--resume"), start(recipe, tmp_path / "alone", "--resume")]
-    runs.append(start(recipe, tmp_path / "whole"))
+    for name in ("alone", "unsharded"):
+        shutil.copytree(tmp_path / "parts", tmp_path / name)
+    runs = [
+        start(recipe, tmp_path / "parts", "--devices", "2", "--resume"),
+        start(recipe, tmp_path / "alone", "--resume"),
+        start(unsharded, tmp_path / "unsharded", "--devices", "2", "--resume"),
+        start(recipe, tmp_path / "whole"),
+    ]
     for process in runs:
         code, errors = finish(process)
         assert code == 0, errors
-    whole = read_checkpoint(tmp_path / "whole" / "checkpoints" / LAST)["state_dict"]
-    for name in ("parts", "alone"):
-        ended = read_checkpoint(tmp_path / name / "checkpoints" / LAST)["state_dict"]
-        for key, weight in whole.items():
-            torch.testing.assert_close(ended[key], weight, rtol=1e-4, atol=1e-6)
+    whole = read_checkpoint(tmp_path / "whole" / "checkpoints" / LAST)
+    for name in ("parts", "alone", "unsharded"):
+        ended = read_checkpoint(tmp_path / name / "checkpoints" / LAST)
+        for part in ("state_dict", "current_model_state", "optimizer_states"):
+            torch.testing.assert_close(ended[part], whole[part], rtol=1e-4, atol=1e-6)
+        exported = load_file(tmp_path / name / "model" / "model" / "diffusion_pytorch_model.safetensors")
+        assert all(torch.equal(ended["state_dict"][f"model.{key}"], weight) for key, weight in exported.items())
 
 
-def test_two_processes_stop_together_when_time_is_up(start, tmp_path):
-    recipe = tiny_recipe(num_steps=10**6, max_minutes=0.01)
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_two_processes_stop_together_when_time_is_up(start, tmp_path, is_sharded):
+    recipe = tiny_recipe(num_steps=10**6, max_minutes=0.01, shard_weights=is_sharded)
     code, errors = finish(start(recipe, tmp_path / "run", "--devices", "2"))
     assert code == 0, errors
     last = read_metrics(tmp_path / "run" / "metrics.csv")[-1]

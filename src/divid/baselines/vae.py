@@ -163,6 +163,10 @@ class SequentialVAE(SequenceModel):
         self.num_features: int = self.frame_encoder.num_features
         self.prior = DynamicPrior(options.dynamic_dim, options.hidden)
 
+    def blocks(self) -> list[nn.Module]:
+        """Give the parts by which weights are gathered that processes share out; see `SequenceModel.blocks`."""
+        return [*super().blocks(), self.frame_decoder]
+
     def finish(self) -> None:
         """Initialise the weights as the original does, if the backbone is the original's."""
         if self.options.backbone == "dcgan":

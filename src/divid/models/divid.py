@@ -93,6 +93,12 @@ class DividModel(SequenceModel):
         """Compile the training pass of encoder and denoiser with torch.compile; results stay within float tolerance."""
         self._train_denoiser = torch.compile(self.denoiser.forward)
 
+    def blocks(self) -> list[nn.Module]:
+        """Give the parts by which weights are gathered that processes share out; see `SequenceModel.blocks`."""
+        encoder, unet = self.sequence_encoder, self.denoiser.unet
+        parts = [encoder.static_mlp, encoder.lstm, encoder.attention, *unet.down_blocks, unet.mid_block, *unet.up_blocks]
+        return [*super().blocks(), *parts]
+
     def sequence_codes(self, features: FrameFeatures) -> Codes:
         """Turn the features of a whole sequence into codes (means, where the explicit bottleneck is on)."""
         return self._tokens(features).codes
@@ -265,16 +271,19 @@ class DividModel(SequenceModel):
         if count == 1 or not is_chosen.any():
             return video, video
         slots = torch.tensor(randomness.slots, device=video.device)
-        place = from_all_processes(slots, even_without_gradients=True).argsort()
+        everyones_slots = from_all_processes(slots, even_without_gradients=True)
+        place = everyones_slots.argsort()
         codes = self.encode(video)
         statics = from_all_processes(codes.static, even_without_gradients=True)[place]
         mine = is_chosen.to(video.device)[slots]
         made = torch.zeros_like(video)
-        if mine.any():
-            swapped = Codes(statics[(slots[mine] + 1) % count], codes.dynamic[mine])
-            seeds = [derive_seed(randomness.seed, randomness.step, slot, "back-translation") for slot in slots[mine].tolist()]
-            sampling = SamplingConfig(num_inference_steps=TRANSLATION_STEPS)
-            made[mine] = self.decode(swapped, seeds=seeds, sampling=sampling).to(video)
+        # Every process swaps as many, some of them for nothing: shared-out weights are gathered by all or none.
+        most = int(is_chosen.to(video.device)[everyones_slots].view(-1, len(slots)).sum(1).max())
+        swapping = (~mine).int().argsort(stable=True)[:most]
+        swapped = Codes(statics[(slots[swapping] + 1) % count], codes.dynamic[swapping])
+        seeds = [derive_seed(randomness.seed, randomness.step, slot, "back-translation") for slot in slots[swapping].tolist()]
+        sampling = SamplingConfig(num_inference_steps=TRANSLATION_STEPS)
+        made[swapping] = self.decode(swapped, seeds=seeds, sampling=sampling).to(video)
         before = (slots - 1) % count
         of_looks = is_chosen.to(video.device)[before]
         looks = from_all_processes(made, even_without_gradients=True)[place][before]

@@ -34,6 +34,10 @@ class SequenceModel(ModelMixin, ConfigMixin, ABC):
         assert self.options.image_size
         return self.options.channels, self.options.image_size, self.options.image_size
 
+    def blocks(self) -> list[nn.Module]:
+        """Give the parts that are called whole, one at a time: by these weights are gathered that processes share out."""
+        return [self.frame_encoder]
+
     @abstractmethod
     def sequence_codes(self, features: FrameFeatures) -> Codes:
         """Turn the features of a whole sequence, in order, into codes (means, where the method draws them)."""

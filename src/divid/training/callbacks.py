@@ -15,9 +15,11 @@ from pytorch_lightning.callbacks import Callback, WeightAveraging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 
 from divid.training.metrics import as_numbers
 from divid.training.module import TrainingModule
+from divid.training.sharding import ShardedStrategy, share_out
 
 logger = logging.getLogger("divid")
 
@@ -37,9 +39,19 @@ class AveragedWeights(WeightAveraging):
         self.decay = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the average on the weights' device: it was copied when they were on the CPU."""
+        """Share the average out as the weights are, or put it on their device: it was copied when they were on the CPU."""
         assert self._average_model is not None
-        self._average_model.module.to(pl_module.device)
+        average = self._average_model.module
+        if isinstance(trainer.strategy, ShardedStrategy):
+            assert isinstance(average, TrainingModule)
+            share_out(average.model, trainer.strategy.mesh)
+        average.to(pl_module.device)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the average into the checkpoint, whole."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if isinstance(trainer.strategy, ShardedStrategy):
+            checkpoint["state_dict"] = trainer.strategy.gathered(checkpoint["state_dict"])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -50,7 +62,7 @@ class AveragedWeights(WeightAveraging):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     @contextlib.contextmanager
-    def swapped_in(self, module: pl.LightningModule) -> Iterator[None]:
+    def swapped_in(self, module: TrainingModule) -> Iterator[None]:
         """Put the average in the module's place for the length of a `with` block.
 
         Args:
@@ -60,6 +72,8 @@ class AveragedWeights(WeightAveraging):
         try:
             yield
         finally:
+            if isinstance(module.model, FSDPModule):
+                module.model.reshard()  # what is still gathered is the average
             self._swap_models(module)
 
     def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor | int) -> None:

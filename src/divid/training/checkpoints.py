@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from divid.errors import ModelError, OutputError, TrainingError
 from divid.training.module import TrainingModule
+from divid.training.sharding import local
 
 logger = logging.getLogger("divid")
 
@@ -176,7 +177,10 @@ class Checkpoints(Checkpoint):
         """
         assert isinstance(pl_module, TrainingModule)
         pl_module.check_finite()
-        if not all(bool(torch.isfinite(p).all()) for p in pl_module.parameters()):
+        is_finite = all(bool(torch.isfinite(local(p)).all()) for p in pl_module.parameters())
+        if trainer.world_size > 1:
+            is_finite = trainer.strategy.reduce_boolean_decision(is_finite)
+        if not is_finite:
             raise TrainingError(
                 f"a weight is infinite or not a number after step {trainer.global_step}: the last good checkpoint is kept; "
                 "start again with a lower training.learning_rate"

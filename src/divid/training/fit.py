@@ -29,12 +29,13 @@ from divid.export import load_model, resolve_model, save_model
 from divid.methods import METHODS
 from divid.randomness import derive_seed
 from divid.training.callbacks import AveragedWeights, MetricsLog, ProgressReport, Stopper
-from divid.training.checkpoints import AtomicCheckpointIO, Checkpoints, check_fits, find_checkpoint
+from divid.training.checkpoints import LAST, AtomicCheckpointIO, Checkpoints, check_fits, find_checkpoint, read_checkpoint
 from divid.training.initial import take_weights
 from divid.training.metrics import MetricsFile, last_values, plot_loss
 from divid.training.module import TrainingModule
-from divid.training.planning import choose_precision, compile_if_wanted, describe_plan, take_probe
+from divid.training.planning import choose_precision, compile_if_wanted, describe_plan, refuse_or_log, take_probe
 from divid.training.run_folder import RunFolder, describe_run
+from divid.training.sharding import ShardedStrategy
 from divid.training.validation import Validation
 
 logger = logging.getLogger("divid")
@@ -50,6 +51,11 @@ class _Job:
     model: nn.Module
     device: str
     world_size: int
+
+    @property
+    def shards_weights(self) -> bool:
+        """Whether several processes share the weights out."""
+        return self.recipe.training.shard_weights and self.world_size > 1
 
 
 def train(
@@ -118,7 +124,9 @@ def train(
                 f"stopped by {stopper.signal.name}, a checkpoint is saved: go on with the same command and --resume",
                 stopper.signal,
             )
-        _finish(job, module, folder)
+        if job.shards_weights:
+            job.model = _model_of(job.recipe, folder)
+        _finish(job, folder)
     return folder.path
 
 
@@ -223,15 +231,20 @@ def _settle(job: _Job) -> Recipe:
     if job.device == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    if job.device == "cuda" and not job.shards_weights:  # else it would lie there whole
         job.model.to("cuda").to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     may_compile = options.compile != "off" and hasattr(job.model, "compile_networks")
+    if may_compile and job.shards_weights:
+        refuse_or_log(options.compile, "weights that processes share out are gathered between the compiled parts")
+        may_compile = False
     if options.precision != "auto" and not may_compile:
         return job.recipe
     rank = getattr(rank_zero_only, "rank", 0) or 0
     batch = job.data.first_batch(job.device, rank, job.world_size)._replace(step=0)
     precision = choose_precision(job.model, batch, job.recipe, job.world_size)
     recipe = replace(job.recipe, training=replace(options, precision=precision))
-    compile_if_wanted(job.model, batch, recipe)
+    if may_compile:
+        compile_if_wanted(job.model, batch, recipe)
     return recipe
 
 
@@ -255,7 +268,7 @@ def _fit(
     first_step: int,
     progress: bool,
 ) -> None:
-    """Run Lightning's loop; the module holds the averaged weights afterwards."""
+    """Run Lightning's loop; the module holds the averaged weights afterwards, or this process's part of them."""
     options = job.recipe.training
     average = AveragedWeights(options.ema_decay)
     callbacks: list[pl.Callback] = [
@@ -273,7 +286,7 @@ def _fit(
             accelerator="gpu" if job.device == "cuda" else "cpu",
             devices=local,
             num_nodes=max(1, job.world_size // local),
-            strategy="ddp" if job.world_size > 1 else "auto",
+            strategy=_strategy(job),
             precision="bf16-mixed" if options.precision == "bf16" else "32-true",
             max_steps=options.num_steps,
             logger=_loggers(folder, first_step) if _is_main_process() else False,
@@ -291,6 +304,12 @@ def _fit(
             trainer.fit(module, datamodule=job.data, ckpt_path=checkpoint, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of a second Ctrl-C
             raise KeyboardInterrupt from stop
+
+
+def _strategy(job: _Job) -> Any:
+    if job.shards_weights:
+        return ShardedStrategy()
+    return "ddp" if job.world_size > 1 else "auto"
 
 
 def _loggers(folder: RunFolder, first_step: int) -> list[Any]:
@@ -317,13 +336,21 @@ def _quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=PossibleUserWarning)  # advice on the number of workers, for one
             warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric")
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module")  # of writing into a block's output; nothing does
             yield
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
 
 
-def _finish(job: _Job, module: TrainingModule, folder: RunFolder) -> None:
+def _model_of(recipe: Recipe, folder: RunFolder) -> nn.Module:
+    """Put a run's averaged weights together again, out of its last checkpoint."""
+    model: Any = METHODS[recipe.method](recipe.model)
+    TrainingModule(model, recipe).load_state_dict(read_checkpoint(folder.checkpoints / LAST)["state_dict"])
+    return model
+
+
+def _finish(job: _Job, folder: RunFolder) -> None:
     plot_loss(folder.metrics, folder.samples / "loss.png")
     newest = last_values(folder.metrics)
     model: Any = job.model.cpu().eval()

@@ -17,6 +17,7 @@ from divid.errors import TrainingError
 from divid.models.token_memory import TokenMemory
 from divid.randomness import Randomness, derive_seed
 from divid.training.muon import Muon
+from divid.training.sharding import whole
 
 
 def learning_rate(step: int, options: TrainingConfig) -> float:
@@ -150,6 +151,7 @@ class TrainingModule(pl.LightningModule):
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.recipe.training.gradient_clip > 0:
             torch.nn.utils.clip_grads_with_norm_(self.parameters(), self.recipe.training.gradient_clip, norm)
+        norm = whole(norm)
         self.terms["gradient_norm"] = norm
         is_finite = torch.isfinite(norm) & torch.isfinite(self.terms["total"])
         before, self._last_check = self._last_check, (self.global_step, is_finite)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from divid.precision import has_bf16_units
+from divid.training.sharding import part_like, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b, c of the iteration X <- a X + b (X X') X + c (X X')^2 X: steep at 0, and what is near 1 stays near 1."""
@@ -52,7 +53,7 @@ def is_matrix(parameter: Tensor) -> bool:
     Args:
         parameter: A weight; kernels count as (output channels, everything else).
     """
-    return parameter.ndim > 1 and min(parameter.shape[0], parameter[0].numel()) >= SMALLEST_SIDE
+    return parameter.ndim > 1 and min(parameter.shape[0], parameter.shape[1:].numel()) >= SMALLEST_SIDE
 
 
 class Muon(torch.optim.Optimizer):
@@ -107,7 +108,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         for parameter, update in _updates(parameters, torch._foreach_lerp(gradients, momenta, group["momentum"])):
             scale = ADAM_RMS * max(update.shape) ** 0.5
-            parameter.add_(update.view_as(parameter), alpha=-group["lr"] * scale)
+            parameter.add_(part_like(update.view(parameter.shape), parameter), alpha=-group["lr"] * scale)
 
     def _step_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         means, squares, steps = [], [], []
@@ -127,14 +128,17 @@ class Muon(torch.optim.Optimizer):
 
 
 def _updates(parameters: Sequence[Tensor], momenta: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give each parameter with its orthogonal update; a GPU takes all of one shape at once, a CPU is quicker one by one."""
+    """Give each parameter with its orthogonal update; a GPU takes all of one shape at once, a CPU is quicker one by one.
+
+    Momenta that are shared out among processes are put together for it: a part of a matrix has other singular vectors.
+    """
     by_shape: dict[Any, list[int]] = defaultdict(list)
     for place, momentum in enumerate(momenta):
         is_alone = momentum.device.type == "cpu"
-        by_shape[place if is_alone else momentum.flatten(1).shape].append(place)
+        by_shape[place if is_alone else (momentum.shape[0], momentum.shape[1:].numel())].append(place)
     for places in by_shape.values():
         if len(places) == 1:
-            yield parameters[places[0]], orthogonalise(momenta[places[0]].flatten(1))
+            yield parameters[places[0]], orthogonalise(whole(momenta[places[0]]).flatten(1))
             continue
-        updates = orthogonalise(torch.stack([momenta[place].flatten(1) for place in places]))
+        updates = orthogonalise(torch.stack([whole(momenta[place]).flatten(1) for place in places]))
         yield from zip([parameters[place] for place in places], updates, strict=True)

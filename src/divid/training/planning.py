@@ -171,7 +171,7 @@ def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe) -> None:
         logger.info("not compiled: under %d steps it does not pay", MIN_STEPS_TO_COMPILE)
         return
     if device == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        _refuse_or_log(wish, "there is no C++ compiler (g++ or clang++)")
+        refuse_or_log(wish, "there is no C++ compiler (g++ or clang++)")
         return
     eager = {name: value for name, value in vars(model).items() if callable(value)}
     parts, names = set(model._modules), set(model.state_dict())
@@ -188,7 +188,22 @@ def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe) -> None:
             del model._modules[name]
         vars(model).update(eager)
         model.zero_grad(set_to_none=True)
-        _refuse_or_log(wish, (str(error).strip().splitlines() or [type(error).__name__])[0])
+        refuse_or_log(wish, (str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def refuse_or_log(wish: str, reason: str) -> None:
+    """Say why nothing is compiled.
+
+    Args:
+        wish: `training.compile`.
+        reason: Why not.
+
+    Raises:
+        ConfigError: `on` was asked for.
+    """
+    if wish == "on":
+        raise ConfigError(f"training.compile=on does not work here, {reason}: set training.compile=auto or off")
+    logger.info("not compiled: %s", reason)
 
 
 def take_probe(batch: ClipBatch) -> tuple[ClipBatch, float]:
@@ -284,12 +299,6 @@ def _bytes_kept_for_backward(model: nn.Module, batch: ClipBatch, recipe: Recipe)
     num_bytes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     del total
     return num_bytes
-
-
-def _refuse_or_log(wish: str, reason: str) -> None:
-    if wish == "on":
-        raise ConfigError(f"training.compile=on does not work here, {reason}: set training.compile=auto or off")
-    logger.info("not compiled: %s", reason)
 
 
 def _synchronise(tensor: Tensor) -> None:

@@ -30,8 +30,8 @@ from divid.training.metrics import write_text
 
 MAY_CHANGE = (
     "training.num_steps", "training.max_minutes", "training.checkpoint_minutes", "training.log_every_steps",
-    "training.validate_every_steps", "training.num_validation_clips", "training.shard_optimizer", "data.location",
-    "data.num_workers", "model.num_train_steps",
+    "training.validate_every_steps", "training.num_validation_clips", "training.shard_optimizer",
+    "training.shard_weights", "data.location", "data.num_workers", "model.num_train_steps",
 )  # fmt: skip
 """Keys that a resumed run may have other values of: they change how long it is and what it shows, not the steps it makes."""
 

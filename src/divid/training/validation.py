@@ -21,6 +21,7 @@ from divid.randomness import make_generator
 from divid.training.callbacks import AveragedWeights, Stopper, write_row
 from divid.training.metrics import as_numbers
 from divid.training.module import TrainingModule, training_losses
+from divid.training.sharding import ShardedStrategy
 from divid.types import Codes, Video
 from divid.video import contact_sheet, write_image
 
@@ -91,7 +92,8 @@ class Validation(Callback):
     """Every few steps, with the averaged weights: held-out loss, PSNR, token statistics and a swap sheet.
 
     It is no Lightning validation loop, whose place a checkpoint would have to restore: all of a step's values are written before
-    the step's checkpoint, so a resumed run neither repeats nor misses one. Process 0 alone does it.
+    the step's checkpoint, so a resumed run neither repeats nor misses one. Process 0 alone does it; where weights are shared out,
+    the others take part in the sums, and show nothing.
 
     Args:
         clips: The held-out clips.
@@ -112,7 +114,8 @@ class Validation(Callback):
         """Validate if it is time to."""
         every, step = self.recipe.training.validate_every_steps, trainer.global_step
         is_last = step >= self.recipe.training.num_steps or self.stopper.is_time_up
-        if (is_last or (every and step % every == 0)) and trainer.is_global_zero:
+        is_needed = trainer.is_global_zero or isinstance(trainer.strategy, ShardedStrategy)
+        if (is_last or (every and step % every == 0)) and is_needed:
             assert isinstance(pl_module, TrainingModule)
             with self.average.swapped_in(pl_module):
                 self.validate(trainer, pl_module)
@@ -131,10 +134,25 @@ class Validation(Callback):
         values = {f"validation/{name}": value for name, value in held_out_loss(model, video, self.recipe).items()}
         codes = model.encode(video)
         values |= {f"tokens/{name}": value for name, value in as_numbers(token_statistics(codes)).items()}
-        warn_of_collapse(codes)
         few = video[:NUM_SAMPLED_CLIPS]
         made = self._decode(model, Codes(codes.static[: len(few)], codes.dynamic[: len(few)]))
         values["validation/psnr"] = float(peak_signal_to_noise(made, few).mean())
+        swaps = self._swaps(model, codes, len(few) // 2)
+        if trainer.is_global_zero:
+            self._show(trainer, values, codes, few, swaps)
+        module.train()
+
+    def _decode(self, model: Any, codes: Codes) -> Video:
+        return model.decode(codes, seeds=range(len(codes.static)), sampling=self.recipe.sampling)
+
+    def _swaps(self, model: Any, codes: Codes, most: int) -> Video | None:
+        num_pairs = min(NUM_PAIRS, most)
+        if not num_pairs:
+            return None
+        return self._decode(model, Codes(codes.static[: 2 * num_pairs : 2], codes.dynamic[1 : 2 * num_pairs : 2]))
+
+    def _show(self, trainer: pl.Trainer, values: dict[str, float], codes: Codes, video: Video, swaps: Tensor | None) -> None:
+        warn_of_collapse(codes)
         write_row(trainer, values)
         logger.info(
             "step %d: validation loss %.4f, PSNR %.2f dB",
@@ -142,21 +160,11 @@ class Validation(Callback):
             values["validation/total"],
             values["validation/psnr"],
         )
-        self._draw_swaps(trainer, model, few, codes)
-        module.train()
-
-    def _decode(self, model: Any, codes: Codes) -> Video:
-        return model.decode(codes, seeds=range(len(codes.static)), sampling=self.recipe.sampling)
-
-    def _draw_swaps(self, trainer: pl.Trainer, model: Any, video: Video, codes: Codes) -> None:
-        num_pairs = min(NUM_PAIRS, len(video) // 2)
-        if not num_pairs:
+        if swaps is None:
             return
-        looks, motions = codes.static[: 2 * num_pairs : 2], codes.dynamic[1 : 2 * num_pairs : 2]
-        swaps = video_to_frames(self._decode(model, Codes(looks, motions)))
         real = video_to_frames(video)
         rows = []
-        for pair, swap in enumerate(swaps):
+        for pair, swap in enumerate(video_to_frames(swaps)):
             rows += [("appearance A", real[2 * pair]), ("motion B", real[2 * pair + 1]), ("A's look, B's motion", swap)]
         sheet = contact_sheet(rows, title=f"step {trainer.global_step}")
         write_image(self.folder / f"step_{trainer.global_step:06d}.png", sheet)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import pytest
 import torch
@@ -104,6 +105,16 @@ def test_a_judge_and_the_probes_add_their_numbers(model_folder, prepared, judge_
     assert "The judge is not to be trusted" in report
 
 
+def test_another_model_may_read_the_swaps(model_folder, prepared, tmp_path, capsys):
+    shutil.copytree(model_folder, tmp_path / "reader")
+    reader = str(tmp_path / "reader")
+    more = ("--steps", "1", "--pairs", "1", "--consistency", "--consistency-pairs", "5", "--consistency-encoder", reader)
+    assert evaluate(model_folder, prepared, tmp_path / "out", *more) == 0
+    assert json.loads((tmp_path / "out" / "consistency.json").read_text())["reader"] == reader
+    assert f"Swaps encoded again by the encoder of {reader}:" in (tmp_path / "out" / "report.md").read_text()
+    assert f"read by {reader}" in capsys.readouterr().out
+
+
 def test_fewer_pairs_than_asked_for_are_all_taken_and_that_is_said(model_folder, prepared, judge_folder, tmp_path, capsys):
     assert evaluate(model_folder, prepared, tmp_path, "--steps", "1", "--judge", str(judge_folder), "--swap-pairs", "500") == 0
     swaps = json.loads((tmp_path / "swaps.json").read_text())
@@ -161,6 +172,7 @@ def words_of(model, data, out, *more):
         (("--pair-list", "pairs.json"), "--pair-list means nothing without --judge"),
         (("--feature-network", "vgg16"), "--feature-network means nothing without --realism"),
         (("--feature-weights", "vgg16.pth"), "--feature-weights means nothing without --realism"),
+        (("--consistency-encoder", "puppets"), "--consistency-encoder means nothing without --consistency"),
         (("--consistency", "--consistency-pairs", "0"), "--consistency-pairs is 0, must be 1 or more"),
         (("--realism", "--realism-pairs", "0"), "--realism-pairs is 0, must be 1 or more"),
         (("--realism", "--feature-network", "inception"), "inception"),

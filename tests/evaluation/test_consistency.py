@@ -1,13 +1,15 @@
 """Self-consistency where it is known: codes that hold exactly the label, methods that give back A or B, codes all alike."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from divid.config import SamplingConfig
 from divid.data.clips import ClipDataset
-from divid.errors import DatasetError, ModelError
+from divid.errors import ConfigError, DatasetError, ModelError
 from divid.evaluation.consistency import draw_any_pairs, measure_consistency
 from divid.types import Codes
 from labelled_clips import NUM_FRAMES, Broken, CopyA, CopyB, LabelCodes, prepare_clips
@@ -53,6 +55,30 @@ def test_codes_that_hold_exactly_the_label_keep_what_differs(clips):
 
 def test_a_collapsed_encoder_keeps_nothing(clips):
     assert rates(measure(Collapsed(), clips)) == (0, 0, 0)
+
+
+class Reader(LabelCodes):
+    """Sees everything that the labels say, and has the options of a model."""
+
+    def __init__(self, image_size, channels):
+        super().__init__()
+        self.options = SimpleNamespace(image_size=image_size, channels=channels)
+
+
+def test_another_models_encoder_reads_the_swaps(clips):
+    reader = Reader(clips.info.image_size, clips.info.channels)
+    own, other = measure(CopyB(), clips), measure(CopyB(), clips, reader=reader)
+    assert rates(own) == (0, 1, 0)
+    pairs = draw_any_pairs(len(clips), 10_000).tolist()
+    differing = np.mean([clips.labels(a)["action"] != clips.labels(b)["action"] for a, b in pairs])
+    assert 0 < differing < 1
+    assert rates(other) == (0, pytest.approx(differing), 0)
+    assert replace(other, reader="runs/other").to_text().splitlines()[0].endswith("swaps, read by runs/other")
+
+
+def test_a_reader_of_another_size_is_refused(clips):
+    with pytest.raises(ConfigError, match="reads the swaps was made for 8x8 clips of 3 channels"):
+        measure(CopyA(), clips, reader=Reader(8, 3))
 
 
 def test_every_pair_is_of_two_clips_and_comes_once():

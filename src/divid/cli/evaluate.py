@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from divid.evaluation.pairs import PairList
     from divid.evaluation.quality import Reconstruction
 
-NEEDS = {"reverse": "judge", "sampled": "judge", "pair_list": "judge", "feature_network": "realism", "feature_weights": "realism"}
+NEEDS = {
+    "reverse": "judge",
+    "sampled": "judge",
+    "pair_list": "judge",
+    "consistency_encoder": "consistency",
+    "feature_network": "realism",
+    "feature_weights": "realism",
+}
 """Option -> option without which it means nothing."""
 
 
@@ -41,6 +48,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--consistency", action="store_true", help="encode swaps again, no label or judge needed; adds consistency.json"
     )
     parser.add_argument("--consistency-pairs", type=int, default=256, help="random swaps that --consistency encodes again")
+    parser.add_argument(
+        "--consistency-encoder",
+        default=None,
+        metavar="MODEL",
+        help="with --consistency: another model, whose encoder reads the swaps (default: the model's own)",
+    )
     parser.add_argument(
         "--overlap", action="store_true", help="how much of each token the other tells, no label needed; adds overlap.json"
     )
@@ -72,6 +85,7 @@ class _Job:
     judge: Judge | None = None
     pairs: PairList | None = None
     likeness: LikenessStudy | None = None
+    reader: Any = None
     facts: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
 
@@ -105,6 +119,7 @@ def _open(args: Namespace) -> _Job:
     from divid.data.clips import ClipDataset
     from divid.evaluation.judge import Judge
     from divid.evaluation.pairs import PairList
+    from divid.pipeline import DividPipeline
 
     _check_options(args)
     out = common.output_folder(args.out)
@@ -120,6 +135,8 @@ def _open(args: Namespace) -> _Job:
         job.judge.check_fits(clips.info, options.frames_per_sequence)
         job.pairs = PairList.load(args.pair_list) if args.pair_list else PairList.draw(clips, args.swap_pairs)
         job.pairs.numbers(clips)
+    if args.consistency_encoder is not None:
+        job.reader = DividPipeline.from_pretrained(args.consistency_encoder).to(common.choose_device(args.device)).model.eval()
     if args.leakage and job.training is not None:
         from divid.evaluation.leakage import check_labels
 
@@ -276,7 +293,9 @@ def _encode_again(job: _Job) -> None:
     from divid.evaluation.consistency import measure_consistency
 
     with common.progress_bar() as progress:
-        result = measure_consistency(job.model, job.clips, num_pairs=job.args.consistency_pairs, told=progress, **job.options)
+        num_pairs = job.args.consistency_pairs
+        result = measure_consistency(job.model, job.clips, num_pairs=num_pairs, reader=job.reader, told=progress, **job.options)
+    result = replace(result, reader=job.args.consistency_encoder or "")
     _keep(job, "consistency", result, "consistency.json", result.to_text())
 
 

@@ -2,8 +2,9 @@
 
 A swap x = decode(s(A), d(B)) is encoded again. Its look is kept if its static token is nearer to s(A) than to s(B), its motion if
 its dynamic tokens are nearer to d(B) than to d(A). Where the look rides in the dynamic tokens, x looks like B and s(x) says so.
-The encoder judges its own work here, so a good number is needed, not enough: what it does not encode it does not miss. It serves
-to choose between models while labels are out of bounds.
+The encoder judges its own work here, so a good number is needed, not enough: what it does not encode it does not miss. Another
+model's encoder, the same for all that are compared, is a fairer reader. Both serve to choose between models while labels are out
+of bounds.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from torch import Tensor
 
 from divid.config import SamplingConfig
 from divid.data.clips import ClipDataset
-from divid.errors import DatasetError
-from divid.evaluation.codes import Told, device_of, swap_clips
+from divid.errors import ConfigError, DatasetError
+from divid.evaluation.codes import Told, device_of, encode_clips, swap_clips
 from divid.evaluation.intervals import ClipBootstrap, Rate
 from divid.randomness import make_generator
 from divid.types import Disentangler
@@ -33,15 +34,17 @@ class Consistency:
         static: Static token nearer to A's than to B's; a tie is neither.
         dynamic: Dynamic tokens nearer to B's than to A's.
         joint: Both.
+        reader: Name of the model whose encoder read the swaps; empty: the model's own.
     """
 
     static: Rate
     dynamic: Rate
     joint: Rate
+    reader: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Give all numbers as JSON stores them."""
-        return {name: getattr(self, name).to_dict() for name in ("static", "dynamic", "joint")}
+        return {"reader": self.reader, **{name: getattr(self, name).to_dict() for name in ("static", "dynamic", "joint")}}
 
     def to_text(self) -> str:
         """Give the shares with their intervals over clips, in lines."""
@@ -50,7 +53,8 @@ class Consistency:
             rate: Rate = getattr(self, name)
             low, high = rate.bootstrap
             interval = "no interval" if low != low else f"[{low:.1%}, {high:.1%}]"
-            lines.append(f"self-consistency  {what:<12} {rate.rate:6.1%}  {interval}  of {rate.num} swaps")
+            by = f", read by {self.reader}" if self.reader else ""
+            lines.append(f"self-consistency  {what:<12} {rate.rate:6.1%}  {interval}  of {rate.num} swaps{by}")
         return "\n".join(lines)
 
 
@@ -81,6 +85,7 @@ def measure_consistency(
     num_frames: int,
     sampling: SamplingConfig,
     seed: int = 0,
+    reader: Disentangler | None = None,
     told: Told | None = None,
 ) -> Consistency:
     """Swap random pairs of clips, encode the swaps again, and see whose tokens theirs are nearer to.
@@ -95,22 +100,39 @@ def measure_consistency(
         num_frames: F, frames of a clip, as in training.
         sampling: Solver and steps.
         seed: Of the pairs; pair i is sampled with seed + i.
+        reader: Another model, whose encoder reads the swaps and the clips; None: the model's own.
         told: Hears of the progress.
 
     Raises:
         DatasetError: There are fewer than two clips.
+        ConfigError: The reader sees clips of another size or of other channels than the model makes.
         ModelError: Codes or swaps are not finite.
     """
+    if reader is not None:
+        _check_sizes(reader, clips)
     pairs = draw_any_pairs(len(clips), num_pairs, seed)
     real, places, made = swap_clips(
         model, clips, pairs, num_frames=num_frames, sampling=sampling, seed=seed, what="swap", told=told
     )
     a, b = places.T
-    again = [model.encode(video.to(device_of(model))).to("cpu", torch.float32) for video in made]
+    if reader is not None:
+        real = encode_clips(reader, clips, np.unique(pairs).tolist(), num_frames=num_frames, told=told, stage="reading clips")
+    reads = model if reader is None else reader
+    again = [reads.encode(video.to(device_of(reads))).to("cpu", torch.float32) for video in made]
     keeps_look = _is_nearer(torch.cat([codes.static for codes in again]), real.static, a, b)
     keeps_motion = _is_nearer(torch.cat([codes.dynamic for codes in again]), real.dynamic, b, a)
     bootstrap = ClipBootstrap(pairs, seed)
     return Consistency(*(bootstrap.rate(right) for right in (keeps_look, keeps_motion, keeps_look & keeps_motion)))
+
+
+def _check_sizes(reader: Disentangler, clips: ClipDataset) -> None:
+    options: Any = reader.options  # type: ignore[attr-defined]  # every model has them
+    wanted, got = (clips.info.image_size, clips.info.channels), (options.image_size, options.channels)
+    if wanted != got:
+        raise ConfigError(
+            f"the model that reads the swaps was made for {got[0]}x{got[0]} clips of {got[1]} channels, these are "
+            f"{wanted[0]}x{wanted[0]} of {wanted[1]}: name one of that size"
+        )
 
 
 def _is_nearer(

@@ -94,8 +94,9 @@ def _estimate(estimate: Estimate, digits: int) -> tuple[str, str, str]:
 def _consistency_parts(consistency: Consistency) -> list[str]:
     rates = [("look kept", consistency.static), ("motion kept", consistency.dynamic), ("both", consistency.joint)]
     rows = [(name, percent(rate), str(rate.num)) for name, rate in rates]
+    reader = f"the encoder of {consistency.reader}" if consistency.reader else "the model itself"
     return [
-        "Swaps encoded again by the model itself: nearer to the tokens they were made of than to the others'? No labels.",
+        f"Swaps encoded again by {reader}: nearer to the tokens they were made of than to the others'? No labels.",
         markdown_table(("", "% (95 % over clips)", "N"), rows),
     ]
 

@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/bundle.py runs/puppets puppets --evaluation runs/puppets/evaluation --notes notes.yaml
 
-Writes `src/divid/zoo/NAME`: weights in bfloat16, the card and the checksum of every file. `notes.yaml` holds what
-no file of the run says, each key a section of the card: data and its terms, time, machine, limits.
+Writes `src/divid/zoo/NAME`: weights in bfloat16, the card with the sheet of swaps, and the checksum of every file.
+`notes.yaml` holds what no file of the run says, each key a section of the card: data and its terms, time, machine, limits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from divid.export import bundle_model
+from divid.export import SHEET_NAME, bundle_model
 
 
 def main() -> None:
@@ -26,7 +26,8 @@ def main() -> None:
     parser.add_argument("--evaluation", type=Path, help="folder that `divid evaluate` wrote for this run")
     parser.add_argument("--notes", type=Path, required=True, help="YAML: further sections of the card")
     args = parser.parse_args()
-    folder = bundle_model(args.run, args.name, make_card(args))
+    sheet = args.evaluation / "swaps.png" if args.evaluation else None
+    folder = bundle_model(args.run, args.name, make_card(args), sheet)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size / 1e6:.1f} MB")
 
@@ -36,6 +37,9 @@ def make_card(args: argparse.Namespace) -> dict[str, Any]:
     info = json.loads((args.run / "run.json").read_text(encoding="utf-8"))
     card: dict[str, Any] = {"title": f"divid: {args.name}", **yaml.safe_load(args.notes.read_text(encoding="utf-8"))}
     if args.evaluation:
+        card["Samples"] = (
+            f"Held-out pairs drawn at random. Three rows each: A, B, and A's look with B's motion.\n\n![Swaps]({SHEET_NAME})"
+        )
         card["Numbers"] = read_numbers(args.evaluation)
     card["Made with"] = {key: info[key] for key in ("git_commit", "seed", "device", "versions")}
     card["Recipe"] = yaml.safe_load((args.run / "recipe.yaml").read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@
     model/config.json                            the method's options, fully resolved
     model/diffusion_pytorch_model.safetensors    the weights
     README.md                                    the card: data, recipe, commit, numbers, limits
+    samples.png                                  bundled models only: a sheet of swaps, which the card shows
 
 Nothing is ever unpickled.
 """
@@ -24,12 +25,13 @@ from typing import Any
 import diffusers
 import torch
 import yaml
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from divid.config import SamplingConfig, from_dict, to_dict
-from divid.errors import ConfigError, ModelError, OutputError, nearest
+from divid.errors import ConfigError, InputError, ModelError, OutputError, nearest
 from divid.json_files import read_json, write_json
 from divid.methods import METHODS
 from divid.types import Disentangler
@@ -38,6 +40,7 @@ PIPELINE_CLASS = "DividPipeline"
 INDEX_NAME = "model_index.json"
 CARD_NAME = "README.md"
 CHECKSUMS_NAME = "SHA256SUMS"
+SHEET_NAME = "samples.png"
 REMEDY = "save the model again, or give another"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 ZOO_FOLDER = Path(__file__).parent / "zoo"
@@ -168,25 +171,30 @@ def resolve_model(name: str | Path, **hub_options: Any) -> Path:
     return _download(text, hub_options)
 
 
-def bundle_model(source: Path, name: str, card: Mapping[str, Any]) -> Path:
-    """Make a trained model part of the package: weights in bfloat16, a card, and the checksum of every file.
+def bundle_model(source: Path, name: str, card: Mapping[str, Any], sheet: Path | None = None) -> Path:
+    """Make a trained model part of the package: weights in bfloat16, a card with a sample sheet, and the checksum of every file.
 
     Args:
         source: Model or run folder.
         name: Name under which `resolve_model` will find it.
         card: As for `save_model`.
+        sheet: Picture of swaps that the card shows, as `divid evaluate` writes it.
 
     Returns:
         Its folder.
 
     Raises:
+        InputError: The sheet is not there or is no picture.
         ModelError: `source` holds no model.
         OutputError: The folder cannot be written.
     """
     model, sampling = load_model(source)
     folder = ZOO_FOLDER / name
+    picture = None if sheet is None else _small_picture(sheet)
     (folder / CHECKSUMS_NAME).unlink(missing_ok=True)
     save_model(model, sampling, folder, card, dtype=torch.bfloat16)
+    if picture is not None:
+        picture.save(folder / SHEET_NAME, optimize=True)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     try:
@@ -194,6 +202,15 @@ def bundle_model(source: Path, name: str, card: Mapping[str, Any]) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write {folder / CHECKSUMS_NAME}: {_one_line(error)}") from error
     return folder
+
+
+def _small_picture(path: Path) -> Image.Image:
+    """Read a picture and keep 256 of its colours, which makes its file three times smaller."""
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no picture ({_one_line(error)}): name the swaps.png of an evaluation") from error
 
 
 def render_card(card: Mapping[str, Any]) -> str:

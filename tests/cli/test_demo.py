@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from divid.cli.main import main
+from divid.errors import InputError, ModelError
 from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
 from divid.video import read_video
 
@@ -102,6 +103,22 @@ def test_an_output_that_is_a_file(model_folder, tmp_path, capsys):
     (tmp_path / "demo").write_text("a file")
     assert main(["demo", "--out", str(tmp_path / "demo"), "--model", str(model_folder)]) == 2
     assert "cannot make the folder" in capsys.readouterr().err
+
+
+def test_a_bundled_model_brings_its_sheet(model_folder, tmp_path, monkeypatch):
+    from divid import export
+
+    monkeypatch.setattr(export, "ZOO_FOLDER", tmp_path / "zoo")
+    Image.effect_noise((40, 60), 90).convert("RGB").save(tmp_path / "swaps.png")
+    folder = export.bundle_model(model_folder, "tiny", {"title": "Tiny"}, tmp_path / "swaps.png")
+    with Image.open(folder / export.SHEET_NAME) as sheet:
+        assert sheet.size == (40, 60)
+    assert export.resolve_model("tiny") == folder
+    (folder / export.SHEET_NAME).write_bytes(b"other")
+    with pytest.raises(ModelError, match="damaged: samples"):
+        export.resolve_model("tiny")
+    with pytest.raises(InputError, match=r"recipe\.yaml is no picture"):
+        export.bundle_model(model_folder, "tiny", {"title": "Tiny"}, tmp_path / "recipe.yaml")
 
 
 def test_a_bundled_model_is_known_to_info_by_its_name(capsys):

@@ -19,6 +19,7 @@ from divid.model_parts import EncoderConfig
 from divid.recipes import flatten, recipe_from_values
 from divid.training.checkpoints import LAST, PREVIOUS, read_checkpoint
 from divid.training.metrics import read_metrics
+from divid.training.students import student_recipe
 
 SLOW_STEP = 0.02
 NUM_STEPS = 80
@@ -162,6 +163,20 @@ def test_what_is_sharded_goes_on_with_any_number_of_processes(start, tmp_path, k
             torch.testing.assert_close(ended[part], whole[part], rtol=1e-4, atol=1e-6)
         exported = load_file(tmp_path / name / "model" / "model" / "diffusion_pytorch_model.safetensors")
         assert all(torch.equal(ended["state_dict"][f"model.{key}"], weight) for key, weight in exported.items())
+
+
+def test_two_processes_teach_a_student_as_one(start, tmp_path):
+    teacher = divid_recipe({"static_dim": 48}, num_steps=2, checkpoint_minutes=0.0)
+    code, errors = finish(start(teacher, tmp_path / "teacher"))
+    assert code == 0, errors
+    recipe = student_recipe(tmp_path / "teacher", {"training.num_steps": 2, "training.warmup_steps": 1, "training.compile": "off"})
+    runs = {name: start(recipe, tmp_path / name, "--devices", number) for name, number in (("two", "2"), ("one", "1"))}
+    for process in runs.values():
+        code, errors = finish(process)
+        assert code == 0, errors
+    one, two = (read_checkpoint(tmp_path / name / "checkpoints" / LAST)["state_dict"] for name in ("one", "two"))
+    for key, weight in one.items():
+        torch.testing.assert_close(two[key], weight, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("is_sharded", [False, True])

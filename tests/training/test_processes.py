@@ -169,7 +169,8 @@ def test_two_processes_teach_a_student_as_one(start, tmp_path):
     teacher = divid_recipe({"static_dim": 48}, num_steps=2, checkpoint_minutes=0.0)
     code, errors = finish(start(teacher, tmp_path / "teacher"))
     assert code == 0, errors
-    recipe = student_recipe(tmp_path / "teacher", {"training.num_steps": 2, "training.warmup_steps": 1, "training.compile": "off"})
+    short = {"training.num_steps": 2, "training.warmup_steps": 1, "training.compile": "off"}
+    recipe = student_recipe(tmp_path / "teacher", short)
     runs = {name: start(recipe, tmp_path / name, "--devices", number) for name, number in (("two", "2"), ("one", "1"))}
     for process in runs.values():
         code, errors = finish(process)

@@ -20,6 +20,7 @@ EXPECTED = {
     "static-random": {"model.tokens.static_source": "random"},
     "static-whole": {"model.tokens.static_source": "whole"},
     "bottleneck": {"model.bottleneck.kind": "channel"},
+    "timestep-shift": {"model.diffusion.timestep_shift": 1.0},
     "static-flip": {"model.tokens.static_flip": 0.5},
     "motion-augmentation": {"model.tokens.motion_augmentation": 1.0},
     "back-translation": {"model.tokens.back_translation": 0.5},
@@ -69,6 +70,13 @@ def test_what_the_paper_recipe_lacks_is_left_out_or_switched_on():
     assert "static-whole" not in changed
     with_bottleneck = variants_of(load_recipe("puppets-cpu", {"model.bottleneck.kind": "channel"}).resolve())["bottleneck"]
     assert (dict(with_bottleneck.overrides), with_bottleneck.is_added) == ({"model.bottleneck.kind": "none"}, False)
+
+
+def test_an_even_draw_of_time_steps_is_the_other_of_a_shifted_one():
+    variants = [variants_of(load_recipe("puppets-cpu", {"model.diffusion.timestep_shift": shift}).resolve()) for shift in (1, 4)]
+    even, shifted = (made["timestep-shift"] for made in variants)
+    assert (even.is_added, dict(even.overrides)) == (True, {"model.diffusion.timestep_shift": 6.0})
+    assert (shifted.is_added, shifted.full, shifted.other) == (False, "4", "1")
 
 
 def test_without_token_dropout_there_is_no_guidance():

@@ -69,6 +69,10 @@ _LEVERS: tuple[tuple[str, str, str, float], ...] = (
 """Name, title, key, and the value that switches it on where the recipe has 0."""
 
 
+EVEN_DRAW, SHIFTED_DRAW = 1.0, 6.0
+"""`model.diffusion.timestep_shift` without the bias (the paper's), and the value that switches it on."""
+
+
 def variants_of(recipe: Recipe) -> dict[str, Variant]:
     """Give every ablation of a recipe by name: each bias that it has is switched off, each that it lacks is switched on.
 
@@ -82,7 +86,7 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
         raise ConfigError(f"the recipe trains {recipe.method!r}, and the biases are those of 'divid': give a recipe of that")
     flat = flatten(recipe)
     made = [_switch(flat, name, title, key) for name, title, key in _SWITCHES if not _is_impossible(flat, key)]
-    made += [_conditioning(flat), *_static_sources(flat), _bottleneck(flat)]
+    made += [_conditioning(flat), *_static_sources(flat), _bottleneck(flat), _timestep_shift(flat)]
     made += [_strength(flat, *lever) for lever in _LEVERS]
     weight = "model.tokens.orthogonality_weight"
     if flat[weight]:
@@ -179,6 +183,13 @@ def _bottleneck(flat: Mapping[str, Any]) -> Variant:
     is_on = flat[key] != "none"
     other = "none" if is_on else "channel"
     return Variant("bottleneck", "explicit bottleneck", not is_on, flat[key], other, {key: other})
+
+
+def _timestep_shift(flat: Mapping[str, Any]) -> Variant:
+    key = "model.diffusion.timestep_shift"
+    full, name, title = flat[key], "timestep-shift", "training steps drawn towards noise"
+    other = EVEN_DRAW if full != EVEN_DRAW else SHIFTED_DRAW
+    return Variant(name, title, full == EVEN_DRAW, f"{full:g}", f"{other:g}", {key: other})
 
 
 def _strength(flat: Mapping[str, Any], name: str, title: str, key: str, on: float) -> Variant:

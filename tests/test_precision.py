@@ -4,10 +4,11 @@ import logging
 
 import pytest
 import torch
+from torch import nn
 
 from divid import precision as precision_module
 from divid.errors import ConfigError
-from divid.precision import autocast, has_bf16_units
+from divid.precision import autocast, has_bf16_units, run_recurrent
 from divid.recipes import load_recipe
 
 
@@ -44,6 +45,20 @@ def test_bf16_without_units_is_told_once(monkeypatch, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "this processor has no units for bf16 and may take ten times as long as in fp32: set precision to auto"
     ]
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(3, 4, batch_first=True, bidirectional=True), nn.RNN(3, 4, batch_first=True)])
+def test_recurrent_layers_stay_in_float32_without_units(layer, monkeypatch):
+    monkeypatch.setattr(precision_module, "has_bf16_units", lambda device: False)
+    sequence = torch.randn(2, 5, 3)
+    expected = layer(sequence)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made, state = run_recurrent(layer, sequence.bfloat16())
+        again, _ = run_recurrent(layer, sequence.bfloat16(), state)
+    assert made.dtype == torch.float32
+    torch.testing.assert_close(made, layer(sequence.bfloat16().float())[0], rtol=0, atol=0)
+    torch.testing.assert_close(again, layer(sequence.bfloat16().float(), state)[0], rtol=0, atol=0)
+    torch.testing.assert_close(run_recurrent(layer, sequence)[0], expected, rtol=0, atol=0)
 
 
 def test_an_unknown_precision_is_refused():

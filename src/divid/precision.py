@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 logger = logging.getLogger("divid")
 _told: set[str] = set()
@@ -34,6 +37,23 @@ def autocast(device: str, precision: str) -> contextlib.AbstractContextManager:
     if precision == "bf16":
         warn_of_emulation(device)
     return torch.autocast(device, dtype=torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+def run_recurrent(layer: nn.RNNBase, sequence: Float[Tensor, "batch frames dim"], state: Any = None) -> tuple[Tensor, Any]:
+    """Give a recurrent layer's outputs and last state, in float32 where the device has no units for bfloat16.
+
+    PyTorch has no recurrent layers in bfloat16 for processors without them ("could not create a primitive descriptor").
+
+    Args:
+        layer: Batch first.
+        sequence: Its inputs.
+        state: That it begins with, from an earlier call; None: zeros.
+    """
+    device = sequence.device.type
+    if has_bf16_units(device) or not torch.is_autocast_enabled(device):
+        return layer(sequence, state)
+    with torch.autocast(device, enabled=False):
+        return layer(sequence.float(), state)
 
 
 def warn_of_emulation(device: str) -> None:

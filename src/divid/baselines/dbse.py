@@ -16,6 +16,7 @@ from divid.baselines.options import DBSEConfig
 from divid.baselines.vae import Gaussian, Posteriors, SequentialVAE, divergence, standard_divergence, weighted_total
 from divid.config import from_dict
 from divid.models.sequence_model import pick_frames
+from divid.precision import run_recurrent
 from divid.randomness import Randomness, make_generator
 from divid.types import FrameFeatures, Video
 
@@ -68,7 +69,7 @@ class DBSEModel(SequentialVAE):
         hidden = self.static_hidden(features[:, 0]).tanh()
         static = Gaussian(self.static_mean(hidden), self.static_logvar(hidden))
         residual = features[:, 1:] - features[:, :1]
-        outputs, _ = self.lstm(torch.cat([self._first_position(features, randomness), residual], dim=1))
+        outputs, _ = run_recurrent(self.lstm, torch.cat([self._first_position(features, randomness), residual], dim=1))
         return Posteriors(static, Gaussian(self.dynamic_mean(outputs), self.dynamic_logvar(outputs)))
 
     def losses(self, video: Video, randomness: Randomness, num_decoded_frames: int = 0) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from divid.baselines.vae import (
 )
 from divid.config import from_dict
 from divid.models.sequence_model import pick_frames
+from divid.precision import run_recurrent
 from divid.randomness import Randomness
 from divid.types import Codes, DynamicTokens, FrameFeatures, StaticToken, Video
 
@@ -139,10 +140,10 @@ class SPYLModel(SequentialVAE):
 
     def posteriors(self, features: FrameFeatures, randomness: Randomness | None = None) -> Posteriors:
         """Give q(s | x_1..F) and q(d_t | x_1..F); see `SequentialVAE.posteriors`."""
-        outputs, _ = self.lstm(features)
+        outputs, _ = run_recurrent(self.lstm, features)
         width = self.options.hidden
         ends = torch.cat([outputs[:, -1, :width], outputs[:, 0, width:]], dim=1)  # each direction where it has seen all frames
-        hidden, _ = self.rnn(outputs)
+        hidden, _ = run_recurrent(self.rnn, outputs)
         return Posteriors(
             Gaussian(self.static_mean(ends), self.static_logvar(ends)),
             Gaussian(self.dynamic_mean(hidden), self.dynamic_logvar(hidden)),

@@ -22,7 +22,7 @@ from divid.config import SamplingConfig, to_dict
 from divid.errors import ConfigError
 from divid.models.frame_encoder import FrameEncoder
 from divid.models.sequence_model import SequenceModel, take_frames
-from divid.precision import autocast
+from divid.precision import autocast, run_recurrent
 from divid.randomness import Randomness, make_generator
 from divid.types import Codes, FrameFeatures, SamplingCallback, Video
 
@@ -117,7 +117,7 @@ class DynamicPrior(nn.Module):
         Args:
             drawn: z_1..F, drawn from the posterior.
         """
-        hidden, _ = self.cells(functional.pad(drawn[:, :-1], (0, 0, 1, 0)))
+        hidden, _ = run_recurrent(self.cells, functional.pad(drawn[:, :-1], (0, 0, 1, 0)))
         return Gaussian(self.mean(hidden), self.logvar(hidden))
 
     def draw(self, noise: Float[Tensor, "batch frames dim"]) -> Float[Tensor, "batch frames dim"]:
@@ -128,7 +128,7 @@ class DynamicPrior(nn.Module):
         """
         previous, state, drawn = torch.zeros_like(noise[:, :1]), None, []
         for frame in range(noise.shape[1]):
-            hidden, state = self.cells(previous, state)
+            hidden, state = run_recurrent(self.cells, previous, state)
             previous = Gaussian(self.mean(hidden), self.logvar(hidden)).draw(noise[:, frame : frame + 1])
             drawn.append(previous)
         return torch.cat(drawn, dim=1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from divid.model_parts import EncoderConfig, TokenConfig
+from divid.precision import run_recurrent
 from divid.types import Codes, DynamicTokens, FrameFeatures, StaticToken
 
 
@@ -125,7 +126,7 @@ class SequenceEncoder(nn.Module):
         if self.scales_static:
             static = unit_mean_square(static)
         motion = residual_features(features, reference) if self.use_residual else features
-        hidden, _ = self.lstm(motion)
+        hidden, _ = run_recurrent(self.lstm, motion)
         attended, _ = self.attention(hidden, hidden, hidden, need_weights=False)
         dynamic = self.dynamic_head(self.norm(hidden + attended))
         if self.scales_dynamic:

@@ -122,7 +122,8 @@ def measure_consistency(
     keeps_look = _is_nearer(torch.cat([codes.static for codes in again]), real.static, a, b)
     keeps_motion = _is_nearer(torch.cat([codes.dynamic for codes in again]), real.dynamic, b, a)
     bootstrap = ClipBootstrap(pairs, seed)
-    return Consistency(*(bootstrap.rate(right) for right in (keeps_look, keeps_motion, keeps_look & keeps_motion)))
+    both = keeps_look & keeps_motion
+    return Consistency(bootstrap.rate(keeps_look), bootstrap.rate(keeps_motion), bootstrap.rate(both))
 
 
 def _check_sizes(reader: Disentangler, clips: ClipDataset) -> None:

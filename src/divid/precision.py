@@ -40,9 +40,9 @@ def autocast(device: str, precision: str) -> contextlib.AbstractContextManager:
 
 
 def run_recurrent(layer: nn.RNNBase, sequence: Float[Tensor, "batch frames dim"], state: Any = None) -> tuple[Tensor, Any]:
-    """Give a recurrent layer's outputs and last state, in float32 where the device has no units for bfloat16.
+    """Give a recurrent layer's outputs and last state, in float32 on a processor without units for bfloat16.
 
-    PyTorch has no recurrent layers in bfloat16 for processors without them ("could not create a primitive descriptor").
+    PyTorch has no recurrent layers in bfloat16 for those ("could not create a primitive descriptor").
 
     Args:
         layer: Batch first.
@@ -50,7 +50,7 @@ def run_recurrent(layer: nn.RNNBase, sequence: Float[Tensor, "batch frames dim"]
         state: That it begins with, from an earlier call; None: zeros.
     """
     device = sequence.device.type
-    if has_bf16_units(device) or not torch.is_autocast_enabled(device):
+    if device != "cpu" or has_bf16_units(device) or not torch.is_autocast_enabled(device):
         return layer(sequence, state)
     with torch.autocast(device, enabled=False):
         return layer(sequence.float(), state)

@@ -129,13 +129,12 @@ def test_ratios_are_reference_over_measured(results):
 
 
 @pytest.mark.slow
-def test_work_is_put_beside_the_peak(results):
-    """How large the shares are is for the bench to say: on a busy machine the peak comes out too low."""
+def test_shares_of_the_peak_are_possible(results):
     shares = [row["peak_share"] for row in results["rows"] if row["peak_share"] is not None]
     assert {row["part"] for row in results["rows"] if row["peak_share"] is not None} == {
         "train", "sample", "data", "encode", "scale",
     }  # fmt: skip
-    assert all(share > 0 for share in shares)
+    assert all(0 < share < 1.2 for share in shares)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny import TinyClips, TinyMethod, divid_recipe, tiny_recipe
 
+from divid import precision
 from divid.config import Recipe
 from divid.errors import ConfigError, DatasetError, OutputError, TrainingError
 from divid.recipes import load_recipe
@@ -73,6 +74,14 @@ def test_training_begins_with_another_models_weights(fit):
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, msg=name)
     assert not torch.allclose(weights[2]["encoder.weight"], weights[0]["encoder.weight"])
+
+
+def test_whoever_asks_for_bf16_without_units_is_told(fit, monkeypatch, caplog):
+    monkeypatch.setattr(precision, "has_bf16_units", lambda device: False)
+    monkeypatch.setattr(precision, "_told", set())
+    with caplog.at_level(logging.WARNING, logger="divid"):
+        fit(num_steps=1, precision="bf16")
+    assert "no units for bf16" in caplog.text
 
 
 def test_resumed_equals_unbroken(fit):

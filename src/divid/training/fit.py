@@ -27,6 +27,7 @@ from divid.distillation.options import ConsistencyConfig
 from divid.errors import ConfigError, DatasetError, TrainingStopped, nearest
 from divid.export import load_model, resolve_model, save_model
 from divid.methods import METHODS
+from divid.precision import warn_of_emulation
 from divid.randomness import derive_seed
 from divid.training.callbacks import AveragedWeights, MetricsLog, ProgressReport, Stopper
 from divid.training.checkpoints import LAST, AtomicCheckpointIO, Checkpoints, check_fits, find_checkpoint, read_checkpoint
@@ -228,6 +229,8 @@ def choose_device(device: str) -> str:
 def _settle(job: _Job) -> Recipe:
     """Move the model to its device, and settle precision and compilation by a real batch."""
     options = job.recipe.training
+    if options.precision == "bf16":
+        warn_of_emulation(job.device)
     if job.device == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))

@@ -38,8 +38,9 @@ def orthogonalise(matrices: Float[Tensor, "*count rows columns"]) -> Float[Tenso
     """
     a, b, c = COEFFICIENTS
     is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.float() / (matrices.float().norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    x = x.bfloat16() if has_bf16_units(matrices.device.type) else x
+    x = matrices.to(torch.float32)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = x.bfloat16() if has_bf16_units(x.device.type) else x
     x = x.mT if is_tall else x
     for _ in range(NUM_ITERATIONS):
         gram = x @ x.mT

@@ -16,6 +16,7 @@ from divid.data.module import ClipDataModule
 from divid.errors import ConfigError
 from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
 from divid.models.divid import DividModel
+from divid.precision import has_bf16_units
 from divid.presets import PresetName
 from divid.randomness import derive_seed, make_generator
 from divid.recipes import load_recipe
@@ -124,7 +125,8 @@ class Bench:
             note: Anything else.
         """
         share = None
-        if flops is not None:
+        has_peak = precision == "fp32" or has_bf16_units(self.device)  # an emulated matrix product is no limit to the rest
+        if flops is not None and has_peak:
             share = flops / measured.seconds / self.peaks.flops_per_second(precision)
         elif bytes_moved is not None:
             share = bytes_moved / measured.seconds / self.peaks.bytes_per_second("fp32")

@@ -17,6 +17,7 @@ from divid.model_parts import (
     BottleneckConfig,
     BottleneckKind,
     BottleneckProfile,
+    CanvasSource,
     Conditioning,
     DenoiserConfig,
     DiffusionConfig,
@@ -371,6 +372,7 @@ def _validate_model(model: ModelConfig) -> None:
     check_choice("model.channels", model.channels, (1, 3))
     check_choice("model.tokens.static_source", tokens.static_source, get_args(StaticSource))
     check_choice("model.denoiser.conditioning", denoiser.conditioning, get_args(Conditioning))
+    check_choice("model.denoiser.canvas_source", denoiser.canvas_source, get_args(CanvasSource))
     check_choice("model.bottleneck.kind", model.bottleneck.kind, get_args(BottleneckKind))
     check_choice("model.bottleneck.profile", model.bottleneck.profile, get_args(BottleneckProfile))
     for name in ("kappa_static", "kappa_dynamic", "beta", "static_share", "dynamic_share"):
@@ -393,8 +395,10 @@ def _validate_model(model: ModelConfig) -> None:
             "model.tokens.static_noise and model.tokens.dynamic_noise to 0, or model.bottleneck.kind to none"
         )
     check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
+    check_range("model.tokens.motion_augmentation_start", tokens.motion_augmentation_start, 0, 1)
     check_range("model.tokens.static_flip", tokens.static_flip, 0, 1)
     check_range("model.tokens.back_translation", tokens.back_translation, 0, 1)
+    check_range("model.tokens.back_translation_start", tokens.back_translation_start, 0, 1)
     check_perceptual("model.feature_loss", model.feature_loss)
     check_range("model.num_train_steps", model.num_train_steps, 0, 10**9)
     check_range("model.image_size", model.image_size, 8, 1024)

@@ -10,6 +10,7 @@ from typing import Literal
 
 StaticSource = Literal["first", "random", "whole"]
 Conditioning = Literal["cross_attention", "adagn"]
+CanvasSource = Literal["both", "dynamic"]
 BottleneckKind = Literal["none", "channel"]
 BottleneckProfile = Literal["one_minus_abar", "linear", "constant"]
 PredictionType = Literal["epsilon", "v_prediction"]
@@ -64,11 +65,14 @@ class TokenConfig:
         dynamic_noise: The same for the dynamic tokens, each frame's by itself.
         motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that
             the dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
+        motion_augmentation_start: Share of the training after which that change begins. Motion is learned sooner from clips as
+            they are; what it holds of the look goes afterwards.
         static_flip: Probability that the static token sees a clip mirrored, left for right, in training, while the dynamic tokens
             and the denoiser see it as it is: which way somebody faces then has to come from the motion; 0 (paper): none.
         back_translation: Share of the clips of a step that the model swaps, as it is then: one clip's look, another's motion. The
             static token of the one and the dynamic tokens of the other see the swap, while the denoiser is asked for the clips
             as they are; 0 (paper): none.
+        back_translation_start: Share of the training after which that begins; before it swaps show too little.
     """
 
     static_dim: int | None = None
@@ -82,8 +86,10 @@ class TokenConfig:
     static_noise: float = 0.0
     dynamic_noise: float = 0.0
     motion_augmentation: float = 0.0
+    motion_augmentation_start: float = 0.0
     static_flip: float = 0.0
     back_translation: float = 0.0
+    back_translation_start: float = 0.2
 
 
 @dataclass
@@ -139,6 +145,8 @@ class DenoiserConfig:
         attention_width: Width to which both tokens are projected as the context (preset; paper 256).
         canvas_channels: Channels of a map, drawn from the two tokens by a small network, that the U-Net sees beside the noisy
             frame; 0 (paper): none.
+        canvas_source: Tokens that the map is drawn from: both, or the dynamic one alone, so that the static token, which
+            otherwise enters alike at every place, has no say in where anything is.
         conditioning: `cross_attention` (paper), or `adagn`: tokens enter through the scale and shift of the group norms.
         norm_groups: Groups of the group norms (preset; paper 32). In narrow networks 32 leave so few channels a group that the
             norms take out the constant colours which the tokens have set.
@@ -151,6 +159,7 @@ class DenoiserConfig:
     attention_heads: int = 8
     attention_width: int | None = None
     canvas_channels: int = 0
+    canvas_source: CanvasSource = "both"
     conditioning: Conditioning = "cross_attention"
     norm_groups: int | None = None
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from divid.benchmark.cells import BenchmarkFolder, parse_shard, settle, share_of
+from divid.benchmark.cells import BenchmarkFolder, parse_shard, pick_cells, settle, share_of
 from divid.benchmark.locks import try_lock
 from divid.benchmark.plan import cells_of, default_settings, plan_from_dict
 from divid.errors import ConfigError, InputError
@@ -34,6 +34,28 @@ def test_a_slurm_array_deals_out_shares(cells):
     assert [names(ID=str(i), COUNT="3", MIN="4", STEP="2") for i in (4, 6, 8)] == by_hand
     assert sorted(map(tuple, (names(ID=str(i), COUNT="3") for i in (1, 2, 3)))) == sorted(map(tuple, by_hand))
     assert names() == [cell.name for cell in cells]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "count"),
+    [
+        (None, 9),
+        (["one"], 9),
+        (["one/dbse"], 3),
+        (["*/*/seed-1"], 3),
+        (["one/d*/seed-0", "one/dbse"], 4),
+        (["one/own-noise/seed-2/"], 1),
+    ],
+)
+def test_cells_are_picked_by_name(cells, patterns, count):
+    picked = pick_cells(cells, patterns)
+    assert len(picked) == count
+    assert picked == [cell for cell in cells if cell in picked]
+
+
+def test_a_pattern_without_a_cell_is_an_error(cells):
+    with pytest.raises(ConfigError, match=r"--cells 'one/spyl' names none of the cells: one/divid/seed-0, "):
+        pick_cells(cells, ["one/divid", "one/spyl"])
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "/", "-1/2", "1/0"])

@@ -59,7 +59,7 @@ def test_a_plan_becomes_a_table_and_a_second_time_only_the_report(plan, tmp_path
     assert main([*words, "--list"]) == 0
     assert capsys.readouterr().out.split() == ["made/divid/seed-0", "open", "made/spyl/seed-0", "open"]
     assert not (tmp_path / "out").exists()
-    assert main([*words, "--shard", "2/2"]) == 0
+    assert main([*words, "--cells", "made/spyl"]) == 0
     assert main([*words, "--list"]) == 0
     assert re.findall(r"open|done", capsys.readouterr().out) == ["open", "done"]
     assert main(words) == 0
@@ -91,6 +91,7 @@ def test_what_cannot_be_planned_is_one_line(plan, prepared, recipe, tmp_path, re
     words = ["benchmark", "--out", tmp_path / "out"]
     refused([*words, tmp_path / "none.yaml"], "cannot be read")
     refused([*words, plan, "--shard", "3/2"], "--shard is '3/2'")
+    refused([*words, plan, "--cells", "made/dbse"], "--cells 'made/dbse' names none of the cells: made/divid/seed-0")
     refused([*words, plan, "--report-onyl"], "did you mean '--report-only'")
     ablate = ["ablate", "--config", recipe, "--data", prepared, "--out", tmp_path / "out"]
     refused([*ablate, "--only", "residul"], "did you mean 'residual'")

@@ -68,9 +68,20 @@ def test_the_prediction_at_pure_noise_follows_each_token_by_the_canvas(token):
 
 def test_the_canvas_has_places_of_its_own_and_the_networks_finest_size():
     canvas = TokenCanvas(config(canvas_channels=5), TOKENS, side=8)
-    drawn = canvas(torch.randn(2, 10, generator=torch.Generator().manual_seed(2)))
+    tokens = torch.randn(2, 10, generator=torch.Generator().manual_seed(2))
+    drawn = canvas(*tokens.split([TOKENS.static_dim, TOKENS.dynamic_dim], dim=1))
     assert drawn.shape == (2, 5, 8, 8)
     assert drawn[..., 2:6, 2:6].std((2, 3)).min() > 1e-3
+
+
+@pytest.mark.parametrize(("source", "moves"), [("both", True), ("dynamic", False)])
+def test_the_static_token_has_no_say_in_a_canvas_of_the_dynamic_one(source, moves):
+    denoiser = make(canvas_channels=5, canvas_source=source)
+    static, dynamic = torch.randn(3, TOKENS.static_dim), torch.randn(3, TOKENS.dynamic_dim)
+    first, second = (denoiser.context(s, dynamic) for s in (static, static + 1))
+    assert first.canvas.equal(second.canvas) != moves
+    assert not first.sequence.equal(second.sequence)
+    assert not denoiser.context(static, dynamic + 1).canvas.equal(first.canvas)
 
 
 def test_widths_that_the_canvas_cannot_normalise_are_named():

@@ -39,6 +39,7 @@ SWITCHES = {
     "static flip": {"tokens": {"static_flip": 0.5}},
     "noise on tokens": {"tokens": {"static_noise": 0.5, "dynamic_noise": 0.5}},
     "back-translation": {"tokens": {"back_translation": 0.5}},
+    "canvas, dynamic alone": {"denoiser": {"canvas_channels": 4, "canvas_source": "dynamic"}},
     "motion augmentation, static from the whole clip": {"tokens": {"motion_augmentation": 1.0, "static_source": "whole"}},
     "motion augmentation, static from a random frame": {"tokens": {"motion_augmentation": 1.0, "static_source": "random"}},
     "adagn": {"denoiser": {"conditioning": "adagn"}},
@@ -392,9 +393,22 @@ def test_two_bottlenecks_are_one_too_many():
         make_model(tokens={"static_noise": 0.5}, bottleneck={"kind": "channel"})
 
 
+@pytest.mark.parametrize(("start", "number", "is_changed"), [(0.4, 39, False), (0.4, 40, True), (0.0, 0, True), (1.0, 99, False)])
+def test_motion_augmentation_begins_after_its_share_of_the_training(start, number, is_changed, monkeypatch):
+    tokens = dataclasses.replace(SMALL.tokens, motion_augmentation=1.0, motion_augmentation_start=start)
+    model = DividModel(dataclasses.replace(SMALL, num_train_steps=100, tokens=tokens))
+    seen = []
+    encode = model.frame_features
+    monkeypatch.setattr(model, "frame_features", lambda clips: seen.append(clips) or encode(clips))
+    model.losses(video(), step(number=number))
+    assert seen[0][:, : video().shape[1]].equal(video()) != is_changed
+
+
 def test_motion_augmentation_has_a_range():
     with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation is -1"):
         make_model(tokens={"motion_augmentation": -1.0})
+    with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_start is 2"):
+        make_model(tokens={"motion_augmentation_start": 2.0})
 
 
 def make_translating(share=1.0, **model):
@@ -461,6 +475,8 @@ def test_back_translation_begins_when_swaps_show_something(monkeypatch):
 def test_back_translation_is_a_share():
     with pytest.raises(ConfigError, match=r"model\.tokens\.back_translation is 2"):
         make_model(tokens={"back_translation": 2.0})
+    with pytest.raises(ConfigError, match=r"model\.tokens\.back_translation_start is -1"):
+        make_model(tokens={"back_translation_start": -1.0})
 
 
 def test_each_token_pays_its_share_of_the_bottleneck():

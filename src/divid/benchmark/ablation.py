@@ -11,7 +11,7 @@ from typing import Any, get_args
 from divid.benchmark.plan import SAMPLING_SWITCH, EvaluationOptions, JudgeOptions, Plan, plan_from_dict
 from divid.config import Recipe
 from divid.errors import ConfigError, nearest
-from divid.model_parts import Conditioning, StaticSource
+from divid.model_parts import CanvasSource, Conditioning, StaticSource
 from divid.recipes import flatten, load_recipe
 
 logger = logging.getLogger("divid")
@@ -88,6 +88,7 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
     made = [_switch(flat, name, title, key) for name, title, key in _SWITCHES if not _is_impossible(flat, key)]
     made += [_conditioning(flat), *_static_sources(flat), _bottleneck(flat), _timestep_shift(flat)]
     made += [_strength(flat, *lever) for lever in _LEVERS]
+    made += [*_canvas_source(flat), *_late_levers(flat)]
     weight = "model.tokens.orthogonality_weight"
     if flat[weight]:
         made.append(_without("orthogonality", "orthogonality of the two tokens", flat, {weight: 0.0}))
@@ -190,6 +191,26 @@ def _timestep_shift(flat: Mapping[str, Any]) -> Variant:
     full, name, title = flat[key], "timestep-shift", "training steps drawn towards noise"
     other = EVEN_DRAW if full != EVEN_DRAW else SHIFTED_DRAW
     return Variant(name, title, full == EVEN_DRAW, f"{full:g}", f"{other:g}", {key: other})
+
+
+def _canvas_source(flat: Mapping[str, Any]) -> list[Variant]:
+    key = "model.denoiser.canvas_source"
+    if not flat["model.denoiser.canvas_channels"]:
+        return []
+    full = flat[key]
+    other = next(value for value in get_args(CanvasSource) if value != full)
+    return [Variant("canvas-source", "tokens that the map is drawn from", False, full, other, {key: other})]
+
+
+def _late_levers(flat: Mapping[str, Any]) -> list[Variant]:
+    """Give those levers that begin late in the full recipe, begun with the training."""
+    found = []
+    for name, title in (("motion_augmentation", "augmented look"), ("back_translation", "the model's own swaps")):
+        key = f"model.tokens.{name}_start"
+        if flat[f"model.tokens.{name}"] and flat[key]:
+            title = f"{title}: share of the training before"
+            found.append(_without(f"{name.replace('_', '-')}-start", title, flat, {key: 0.0}))
+    return found
 
 
 def _strength(flat: Mapping[str, Any], name: str, title: str, key: str, on: float) -> Variant:

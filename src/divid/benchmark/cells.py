@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -222,6 +223,29 @@ def share_of(cells: Sequence[CellSpec], shard: str | None, environment: Mapping[
     trainers = list(dict.fromkeys(cell.trainer for cell in cells))
     mine = set(trainers[place::count])
     return [cell for cell in cells if cell.trainer in mine]
+
+
+def pick_cells(cells: Sequence[CellSpec], patterns: Sequence[str] | None) -> list[CellSpec]:
+    """Give the cells that some patterns name.
+
+    Args:
+        cells: All.
+        patterns: DATA/METHOD/seed-N with `*` for anything; one with fewer parts names all cells below it. Left out: all cells.
+
+    Raises:
+        ConfigError: A pattern names no cell.
+    """
+    if not patterns:
+        return list(cells)
+    wanted: set[str] = set()
+    for pattern in patterns:
+        places = pattern.strip("/").split("/")
+        found = {cell.name for cell in cells if fnmatchcase("/".join(cell.name.split("/")[: len(places)]), "/".join(places))}
+        if not found:
+            names = ", ".join(dict.fromkeys(cell.name for cell in cells))
+            raise ConfigError(f"--cells {pattern!r} names none of the cells: {names}")
+        wanted |= found
+    return [cell for cell in cells if cell.name in wanted]
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_cell_arguments(parser: ArgumentParser) -> None:
-    """Add `--out`, `--list`, `--report-only`, `--shard` and `--device`."""
+    """Add `--out`, `--list`, `--report-only`, `--shard`, `--cells` and `--device`."""
     parser.add_argument(
         "--out", required=True, metavar="FOLDER", help="folder for cells and report; what is there is not made again"
     )
@@ -26,6 +26,13 @@ def add_cell_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--report-only", action="store_true", help="write the report of the cells that are done; make none")
     parser.add_argument(
         "--shard", default=None, metavar="i/n", help="make the i-th of n shares (default: all, or by the index of a SLURM array)"
+    )
+    parser.add_argument(
+        "--cells",
+        default=None,
+        nargs="+",
+        metavar="DATA/METHOD",
+        help="make only the cells with these names, * for anything, as in 'puppets/*' (default: all)",
     )
     common.add_device_argument(parser)
 
@@ -44,13 +51,13 @@ def work_on(plan: Plan, args: Namespace, command: list[str], variants: Mapping[s
         ConfigError: The plan cannot be run, or not in this folder.
     """
     common.quiet_libraries()
-    from divid.benchmark.cells import BenchmarkFolder, share_of
+    from divid.benchmark.cells import BenchmarkFolder, pick_cells, share_of
     from divid.benchmark.plan import cells_of
     from divid.benchmark.report import list_cells, write_report
     from divid.benchmark.runner import check_plan, run_cells
 
     cells, folder = cells_of(plan), BenchmarkFolder(Path(args.out))
-    share = share_of(cells, args.shard)
+    share = share_of(pick_cells(cells, args.cells), args.shard)
     if args.list:
         common.say("\n".join(list_cells(share, folder)) if share else "no cell falls to this share")
         return

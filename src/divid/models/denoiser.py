@@ -142,7 +142,7 @@ class Denoiser(nn.Module):
         """
         s = self.static_norm(self.static_projection(static))
         d = self.dynamic_norm(self.dynamic_projection(dynamic))
-        canvas = None if self.canvas is None else self.canvas(torch.cat([static, dynamic], dim=1))
+        canvas = None if self.canvas is None else self.canvas(static, dynamic)
         return TokenContext(torch.stack([s, d], dim=1), canvas)
 
     def predict(

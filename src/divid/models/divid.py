@@ -35,8 +35,6 @@ from divid.precision import autocast
 from divid.randomness import Randomness, derive_seed
 from divid.types import Codes, FrameFeatures, SamplingCallback, Video
 
-TRANSLATION_STARTS_AT = 0.2
-"""Share of the training after which clips are back-translated; before it swaps show too little."""
 TRANSLATION_STEPS = 1
 """Solver steps of a back-translated clip: one gives the mean of what the tokens allow, which shows who does what."""
 
@@ -226,7 +224,7 @@ class DividModel(SequenceModel):
     def _training_tokens(self, video: Video, randomness: Randomness) -> TokenDistributions:
         """Encode a training batch; `motion_augmentation` changes what the dynamic tokens see, `static_flip` the static one."""
         choice = self._static_choice(video, randomness)
-        strength, flip = self.options.tokens.motion_augmentation, self.options.tokens.static_flip
+        strength, flip = self._augmentation_strength(randomness), self.options.tokens.static_flip
         share = self._translated_share(randomness)
         if not strength and not share and not flip:
             return self._tokens(self.frame_features(video), choice)
@@ -245,12 +243,17 @@ class DividModel(SequenceModel):
         motion, static = features[:, :num_frames], features[:, num_frames:].mean(1)
         return self.sequence_encoder(motion, motion[:, :1], static)
 
+    def _augmentation_strength(self, randomness: Randomness) -> float:
+        """Give how much the motion branch's clips are changed in this step: not at all before `motion_augmentation_start`."""
+        tokens, steps = self.options.tokens, self.options.num_train_steps
+        is_early = 0 <= randomness.step < tokens.motion_augmentation_start * steps
+        return 0.0 if is_early else tokens.motion_augmentation
+
     def _translated_share(self, randomness: Randomness) -> float:
         """Give the share of clips that are back-translated in this step: none at first, when swaps show nothing yet."""
-        share, steps = self.options.tokens.back_translation, self.options.num_train_steps
-        if not share or not torch.is_grad_enabled():
-            return 0.0
-        return share if not steps or randomness.step >= TRANSLATION_STARTS_AT * steps else 0.0
+        tokens, steps = self.options.tokens, self.options.num_train_steps
+        is_early = randomness.step < tokens.back_translation_start * steps
+        return 0.0 if is_early or not torch.is_grad_enabled() else tokens.back_translation
 
     @torch.no_grad()
     def _translated(self, video: Video, randomness: Randomness, share: float) -> tuple[Video, Video]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ FIRST_CHANNELS = 64
 
 
 class TokenCanvas(nn.Module):
-    """Draw a feature map from the static token and one dynamic token.
+    """Draw a feature map from the static token and one dynamic token, or from the dynamic one alone.
 
     Tokens have no places and a picture has: cross-attention hands each place the same two values, and the U-Net is left to find
     out where a body stands. Here a linear layer makes the coarsest map, in which every place has weights of its own, and residual
@@ -43,7 +44,8 @@ class TokenCanvas(nn.Module):
             )
         coarsest = side // 2 ** (len(config.channels) - 1)
         self.first_shape = (FIRST_CHANNELS, coarsest, coarsest)
-        self.input = nn.Linear(tokens.static_dim + tokens.dynamic_dim, FIRST_CHANNELS * coarsest**2)
+        self.sees_static = config.canvas_source == "both"
+        self.input = nn.Linear(tokens.dynamic_dim + self.sees_static * tokens.static_dim, FIRST_CHANNELS * coarsest**2)
         layers: list[nn.Module] = []
         current = FIRST_CHANNELS
         for level in reversed(range(len(config.channels))):
@@ -54,10 +56,14 @@ class TokenCanvas(nn.Module):
         layers += [nn.GroupNorm(GROUPS, current), nn.SiLU(), nn.Conv2d(current, config.canvas_channels, 3, padding=1)]
         self.levels = nn.Sequential(*layers)
 
-    def forward(self, tokens: Float[Tensor, "images static_and_dynamic"]) -> Float[Tensor, "images canvas_channels side side"]:
+    def forward(
+        self, static: Float[Tensor, "images static_dim"], dynamic: Float[Tensor, "images dynamic_dim"]
+    ) -> Float[Tensor, "images canvas_channels side side"]:
         """Draw the map.
 
         Args:
-            tokens: s and d_f of each frame, one behind the other.
+            static: s of each frame's clip; not looked at where the canvas's source is the dynamic token.
+            dynamic: d_f of each frame.
         """
+        tokens = torch.cat([static, dynamic], dim=1) if self.sees_static else dynamic
         return self.levels(self.input(tokens).unflatten(1, self.first_shape))

@@ -171,6 +171,24 @@ def test_time_limit_stops_validates_and_exports(fit):
     assert read_checkpoint(run / "checkpoints" / LAST)["global_step"] == 12
 
 
+def test_levers_that_the_time_limit_kept_from_beginning_are_named(data, tmp_path, caplog):
+    levers = {
+        "motion_augmentation": 0.5,
+        "motion_augmentation_start": 0.45,
+        "back_translation": 0.5,
+        "back_translation_start": 0.0,
+    }
+    for minutes in (1e-6, 0.0):
+        recipe = tiny_recipe(max_minutes=minutes)
+        recipe = replace(recipe, model=replace(recipe.model, tokens=replace(recipe.model.tokens, **levers)))
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="divid"):
+            train(recipe, [data], tmp_path / str(minutes), device="cpu", progress=False)
+        text = "time was up after 1 steps and model.tokens.motion_augmentation begins at step 6"
+        assert (text in caplog.text) == (minutes > 0)
+        assert "model.tokens.back_translation begins" not in caplog.text
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(fit, caplog):
     whole = fit("whole", checkpoint_minutes=0.0)
     run = fit(checkpoint_minutes=0.0)

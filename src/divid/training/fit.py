@@ -307,6 +307,24 @@ def _fit(
             trainer.fit(module, datamodule=job.data, ckpt_path=checkpoint, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of a second Ctrl-C
             raise KeyboardInterrupt from stop
+    if stopper.is_time_up and _is_main_process():
+        _warn_of_levers_that_never_began(job.recipe, trainer.global_step)
+
+
+def _warn_of_levers_that_never_began(recipe: Recipe, step: int) -> None:
+    tokens = getattr(recipe.model, "tokens", None)
+    for lever in ("motion_augmentation", "back_translation"):
+        if tokens is None or not getattr(tokens, lever):
+            continue
+        first = getattr(tokens, f"{lever}_start") * recipe.training.num_steps
+        if step < first:
+            logger.warning(
+                "time was up after %d steps and model.tokens.%s begins at step %d: swaps will be poor; set training.num_steps "
+                "to what the time allows",
+                step,
+                lever,
+                math.ceil(first),
+            )
 
 
 def _strategy(job: _Job) -> Any:

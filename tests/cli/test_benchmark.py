@@ -61,7 +61,7 @@ def test_a_plan_becomes_a_table_and_a_second_time_only_the_report(plan, tmp_path
     assert not (tmp_path / "out").exists()
     assert main([*words, "--cells", "made/spyl"]) == 0
     assert main([*words, "--list"]) == 0
-    assert re.findall(r"open|done", capsys.readouterr().out) == ["open", "done"]
+    assert re.findall(r"\b(?:open|done)\b", capsys.readouterr().out) == ["open", "done"]
     assert main(words) == 0
     report = tmp_path / "out" / "benchmark.md"
     assert f"report   {report}" in capsys.readouterr().out

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+LATE_LEVERS = ("motion_augmentation", "back_translation")
+"""Fields of `TokenConfig` that a field `..._start` lets begin late in the training."""
+
 StaticSource = Literal["first", "random", "whole"]
 Conditioning = Literal["cross_attention", "adagn"]
 CanvasSource = Literal["both", "dynamic"]
@@ -90,6 +93,15 @@ class TokenConfig:
     static_flip: float = 0.0
     back_translation: float = 0.0
     back_translation_start: float = 0.2
+
+    def first_step(self, lever: str, num_train_steps: int) -> float:
+        """Give the step from which on one of the `LATE_LEVERS` acts.
+
+        Args:
+            lever: Which.
+            num_train_steps: Steps of the whole training; 0: unknown, it acts from the beginning.
+        """
+        return getattr(self, f"{lever}_start") * num_train_steps
 
 
 @dataclass

@@ -72,6 +72,21 @@ def test_what_the_paper_recipe_lacks_is_left_out_or_switched_on():
     assert (dict(with_bottleneck.overrides), with_bottleneck.is_added) == ({"model.bottleneck.kind": "none"}, False)
 
 
+def test_late_levers_and_the_maps_source_are_biases_where_the_recipe_has_them():
+    late = {"model.tokens.motion_augmentation": 0.5, "model.tokens.motion_augmentation_start": 0.5}
+    both = variants_of(load_recipe("puppets-cpu", {"model.denoiser.canvas_channels": 8, **late}).resolve())
+    assert (both["canvas-source"].is_added, dict(both["canvas-source"].overrides)) == (
+        True,
+        {"model.denoiser.canvas_source": "dynamic"},
+    )
+    assert dict(both["motion-augmentation-start"].overrides) == {"model.tokens.motion_augmentation_start": 0.0}
+    assert "back-translation-start" not in both  # the lever itself is off
+    alone = {"model.denoiser.canvas_channels": 8, "model.denoiser.canvas_source": "dynamic"}
+    variant = variants_of(load_recipe("puppets-cpu", alone).resolve())["canvas-source"]
+    assert (variant.is_added, dict(variant.overrides)) == (False, {"model.denoiser.canvas_source": "both"})
+    assert "canvas-source" not in variants_of(load_recipe("puppets-cpu").resolve())
+
+
 def test_an_even_draw_of_time_steps_is_the_other_of_a_shifted_one():
     variants = [variants_of(load_recipe("puppets-cpu", {"model.diffusion.timestep_shift": shift}).resolve()) for shift in (1, 4)]
     even, shifted = (made["timestep-shift"] for made in variants)

@@ -108,12 +108,14 @@ def without_dropout(method, static_dim, memory=0):
         ("divid", 32, 0, {}),
         ("divid", 48, 0, {}),
         ("divid", 48, 6, {}),
-        ("divid", 48, 0, {"training.shard_optimizer": True, "data.num_shards": 2, "training.optimizer": "muon"}),
+        ("divid", 48, 0, {"training.shard_optimizer": True, "data.num_shards": 2}),
+        ("divid", 48, 0, {"training.shard_optimizer": True, "training.optimizer": "muon"}),
         ("divid", 32, 0, {"model.tokens.back_translation": 0.5}),
         ("tiny", 0, 0, {"training.shard_weights": True}),
         ("dbse", 0, 0, {"training.shard_weights": True}),
         ("divid", 48, 6, {"training.shard_weights": True, "training.gradient_clip": 0.01, "training.validate_every_steps": 1}),
-        ("divid", 32, 0, {"training.shard_weights": True, "training.optimizer": "muon", "model.tokens.back_translation": 0.5}),
+        ("divid", 48, 0, {"training.shard_weights": True, "training.optimizer": "muon"}),
+        ("divid", 32, 0, {"training.shard_weights": True, "model.tokens.back_translation": 0.5}),
     ],
 )
 def test_two_processes_train_as_one(start, tmp_path, method, static_dim, memory, changes):

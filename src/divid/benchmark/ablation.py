@@ -11,7 +11,7 @@ from typing import Any, get_args
 from divid.benchmark.plan import SAMPLING_SWITCH, EvaluationOptions, JudgeOptions, Plan, plan_from_dict
 from divid.config import Recipe
 from divid.errors import ConfigError, nearest
-from divid.model_parts import CanvasSource, Conditioning, StaticSource
+from divid.model_parts import LATE_LEVERS, CanvasSource, Conditioning, StaticSource
 from divid.recipes import flatten, load_recipe
 
 logger = logging.getLogger("divid")
@@ -168,9 +168,21 @@ def _is_impossible(flat: Mapping[str, Any], key: str) -> bool:
 
 def _conditioning(flat: Mapping[str, Any]) -> Variant:
     key = "model.denoiser.conditioning"
+    return _other_choice(flat, "cross-attention", "conditioning", key, get_args(Conditioning), "cross_attention")
+
+
+def _canvas_source(flat: Mapping[str, Any]) -> list[Variant]:
+    if not flat["model.denoiser.canvas_channels"]:
+        return []
+    key, title = "model.denoiser.canvas_source", "tokens that the map is drawn from"
+    return [_other_choice(flat, "canvas-source", title, key, get_args(CanvasSource), "dynamic")]
+
+
+def _other_choice(flat: Mapping[str, Any], name: str, title: str, key: str, values: Sequence[str], bias: str) -> Variant:
+    """Give the other of two values, of which `bias` is the bias whose worth is asked for."""
     full = flat[key]
-    other = next(value for value in get_args(Conditioning) if value != full)
-    return Variant("cross-attention", "conditioning", full != "cross_attention", full, other, {key: other})
+    other = next(value for value in values if value != full)
+    return Variant(name, title, full != bias, full, other, {key: other})
 
 
 def _static_sources(flat: Mapping[str, Any]) -> list[Variant]:
@@ -193,23 +205,13 @@ def _timestep_shift(flat: Mapping[str, Any]) -> Variant:
     return Variant(name, title, full == EVEN_DRAW, f"{full:g}", f"{other:g}", {key: other})
 
 
-def _canvas_source(flat: Mapping[str, Any]) -> list[Variant]:
-    key = "model.denoiser.canvas_source"
-    if not flat["model.denoiser.canvas_channels"]:
-        return []
-    full = flat[key]
-    other = next(value for value in get_args(CanvasSource) if value != full)
-    return [Variant("canvas-source", "tokens that the map is drawn from", False, full, other, {key: other})]
-
-
 def _late_levers(flat: Mapping[str, Any]) -> list[Variant]:
     """Give those levers that begin late in the full recipe, begun with the training."""
     found = []
-    for name, title in (("motion_augmentation", "augmented look"), ("back_translation", "the model's own swaps")):
-        key = f"model.tokens.{name}_start"
-        if flat[f"model.tokens.{name}"] and flat[key]:
-            title = f"{title}: share of the training before"
-            found.append(_without(f"{name.replace('_', '-')}-start", title, flat, {key: 0.0}))
+    for lever in LATE_LEVERS:
+        key, name = f"model.tokens.{lever}_start", lever.replace("_", "-")
+        if flat[f"model.tokens.{lever}"] and flat[key]:
+            found.append(_without(f"{name}-start", f"share of the training before {name}", flat, {key: 0.0}))
     return found
 
 

@@ -242,7 +242,7 @@ def pick_cells(cells: Sequence[CellSpec], patterns: Sequence[str] | None) -> lis
         places = pattern.strip("/").split("/")
         found = {cell.name for cell in cells if fnmatchcase("/".join(cell.name.split("/")[: len(places)]), "/".join(places))}
         if not found:
-            names = ", ".join(dict.fromkeys(cell.name for cell in cells))
+            names = ", ".join(cell.name for cell in cells)
             raise ConfigError(f"--cells {pattern!r} names none of the cells: {names}")
         wanted |= found
     return [cell for cell in cells if cell.name in wanted]

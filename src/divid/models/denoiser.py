@@ -54,7 +54,8 @@ class Denoiser(nn.Module):
 
     With `cross_attention` the context of every transformer block is the two-token sequence [s ; d_f], each projected to the
     attention width by its own layer and normalised. With `adagn` the two, concatenated, are added to the time embedding, which
-    scales and shifts the norms. With `canvas_channels` the U-Net also sees, beside the noisy frame, a map drawn from the two.
+    scales and shifts the norms. With `canvas_channels` the U-Net also sees, beside the noisy frame, a map drawn from the two
+    or, with `canvas_source`, from the dynamic one alone.
 
     Args:
         config: Widths, levels and conditioning, resolved.

@@ -224,8 +224,8 @@ class DividModel(SequenceModel):
     def _training_tokens(self, video: Video, randomness: Randomness) -> TokenDistributions:
         """Encode a training batch; `motion_augmentation` changes what the dynamic tokens see, `static_flip` the static one."""
         choice = self._static_choice(video, randomness)
-        strength, flip = self._augmentation_strength(randomness), self.options.tokens.static_flip
-        share = self._translated_share(randomness)
+        strength, flip = self._strength_now("motion_augmentation", randomness), self.options.tokens.static_flip
+        share = self._strength_now("back_translation", randomness) if torch.is_grad_enabled() else 0.0
         if not strength and not share and not flip:
             return self._tokens(self.frame_features(video), choice)
         looks, moving = self._translated(video, randomness, share) if share else (video, video)
@@ -243,17 +243,11 @@ class DividModel(SequenceModel):
         motion, static = features[:, :num_frames], features[:, num_frames:].mean(1)
         return self.sequence_encoder(motion, motion[:, :1], static)
 
-    def _augmentation_strength(self, randomness: Randomness) -> float:
-        """Give how much the motion branch's clips are changed in this step: not at all before `motion_augmentation_start`."""
-        tokens, steps = self.options.tokens, self.options.num_train_steps
-        is_early = 0 <= randomness.step < tokens.motion_augmentation_start * steps
-        return 0.0 if is_early else tokens.motion_augmentation
-
-    def _translated_share(self, randomness: Randomness) -> float:
-        """Give the share of clips that are back-translated in this step: none at first, when swaps show nothing yet."""
-        tokens, steps = self.options.tokens, self.options.num_train_steps
-        is_early = randomness.step < tokens.back_translation_start * steps
-        return 0.0 if is_early or not torch.is_grad_enabled() else tokens.back_translation
+    def _strength_now(self, lever: str, randomness: Randomness) -> float:
+        """Give the strength of one of the `LATE_LEVERS` in this step: 0 before it begins, whole for held-out clips (steps below 0)."""
+        tokens = self.options.tokens
+        is_early = 0 <= randomness.step < tokens.first_step(lever, self.options.num_train_steps)
+        return 0.0 if is_early else getattr(tokens, lever)
 
     @torch.no_grad()
     def _translated(self, video: Video, randomness: Randomness, share: float) -> tuple[Video, Video]:

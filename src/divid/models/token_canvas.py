@@ -45,7 +45,8 @@ class TokenCanvas(nn.Module):
         coarsest = side // 2 ** (len(config.channels) - 1)
         self.first_shape = (FIRST_CHANNELS, coarsest, coarsest)
         self.sees_static = config.canvas_source == "both"
-        self.input = nn.Linear(tokens.dynamic_dim + self.sees_static * tokens.static_dim, FIRST_CHANNELS * coarsest**2)
+        width = tokens.dynamic_dim + (tokens.static_dim if self.sees_static else 0)
+        self.input = nn.Linear(width, FIRST_CHANNELS * coarsest**2)
         layers: list[nn.Module] = []
         current = FIRST_CHANNELS
         for level in reversed(range(len(config.channels))):

@@ -27,6 +27,7 @@ from divid.distillation.options import ConsistencyConfig
 from divid.errors import ConfigError, DatasetError, TrainingStopped, nearest
 from divid.export import load_model, resolve_model, save_model
 from divid.methods import METHODS
+from divid.model_parts import LATE_LEVERS, TokenConfig
 from divid.precision import warn_of_emulation
 from divid.randomness import derive_seed
 from divid.training.callbacks import AveragedWeights, MetricsLog, ProgressReport, Stopper
@@ -313,11 +314,9 @@ def _fit(
 
 def _warn_of_levers_that_never_began(recipe: Recipe, step: int) -> None:
     tokens = getattr(recipe.model, "tokens", None)
-    for lever in ("motion_augmentation", "back_translation"):
-        if tokens is None or not getattr(tokens, lever):
-            continue
-        first = getattr(tokens, f"{lever}_start") * recipe.training.num_steps
-        if step < first:
+    for lever in LATE_LEVERS if isinstance(tokens, TokenConfig) else ():
+        first = tokens.first_step(lever, recipe.training.num_steps)
+        if getattr(tokens, lever) and step < first:
             logger.warning(
                 "time was up after %d steps and model.tokens.%s begins at step %d: swaps will be poor; set training.num_steps "
                 "to what the time allows",

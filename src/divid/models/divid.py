@@ -244,7 +244,7 @@ class DividModel(SequenceModel):
         return self.sequence_encoder(motion, motion[:, :1], static)
 
     def _strength_now(self, lever: str, randomness: Randomness) -> float:
-        """Give the strength of one of the `LATE_LEVERS` in this step: 0 before it begins, whole for held-out clips (steps below 0)."""
+        """Give the strength of one of the `LATE_LEVERS` in this step: 0 before it begins, whole for held-out clips (below 0)."""
         tokens = self.options.tokens
         is_early = 0 <= randomness.step < tokens.first_step(lever, self.options.num_train_steps)
         return 0.0 if is_early else getattr(tokens, lever)

@@ -314,7 +314,9 @@ def _fit(
 
 def _warn_of_levers_that_never_began(recipe: Recipe, step: int) -> None:
     tokens = getattr(recipe.model, "tokens", None)
-    for lever in LATE_LEVERS if isinstance(tokens, TokenConfig) else ():
+    if not isinstance(tokens, TokenConfig):
+        return
+    for lever in LATE_LEVERS:
         first = tokens.first_step(lever, recipe.training.num_steps)
         if getattr(tokens, lever) and step < first:
             logger.warning(

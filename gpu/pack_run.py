@@ -21,6 +21,35 @@ PART_BYTES = 15 * 2**20
 COLUMNS = ("step", "train/total", "validation/total", "validation/psnr", "speed/clips_per_second")
 
 
+def as_bf16(folder: Path) -> None:
+    """Round the weights in a folder to bf16, in their place.
+
+    Args:
+        folder: A copy of a model.
+    """
+    for path in folder.rglob("*.safetensors"):
+        weights = {key: w.to(torch.bfloat16) if w.is_floating_point() else w for key, w in load_file(path).items()}
+        save_file(weights, path, metadata={"format": "pt"})
+
+
+def write_parts(whole: Path, out: Path) -> list[Path]:
+    """Write a file in parts of at most `PART_BYTES`, `NAME.00` and so on.
+
+    Args:
+        whole: The file.
+        out: Folder for the parts.
+
+    Returns:
+        The parts.
+    """
+    parts: list[Path] = []
+    with whole.open("rb") as stream:
+        while block := stream.read(PART_BYTES):
+            parts.append(out / f"{whole.name}.{len(parts):02d}")
+            parts[-1].write_bytes(block)
+    return parts
+
+
 def pack_model(model: Path, out: Path) -> list[Path]:
     """Write a model folder as the parts of a tar file, its weights rounded to bf16.
 
@@ -34,18 +63,11 @@ def pack_model(model: Path, out: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name) / "model"
         shutil.copytree(model, copy)
-        for path in copy.rglob("*.safetensors"):
-            weights = {key: w.to(torch.bfloat16) if w.is_floating_point() else w for key, w in load_file(path).items()}
-            save_file(weights, path, metadata={"format": "pt"})
+        as_bf16(copy)
         whole = Path(name) / "model.tar"
         with tarfile.open(whole, "w") as tar:
             tar.add(copy, "model")
-        parts: list[Path] = []
-        with whole.open("rb") as stream:
-            while block := stream.read(PART_BYTES):
-                parts.append(out / f"model.tar.{len(parts):02d}")
-                parts[-1].write_bytes(block)
-    return parts
+        return write_parts(whole, out)
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:

@@ -194,16 +194,26 @@ def test_table_runs_a_plan(data, recipe, tmp_path):
     plan = {
         "seeds": [0],
         "data": {"made": {"path": str(data), "recipe": str(recipe)}},
-        "methods": {"divid": {}},
+        "methods": {"divid": {}, "other": {"method": "divid"}},
         "judge": {"num_steps": 2},
         "evaluation": {"swap_pairs": 6, "leakage": False},
     }
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
-    said = job("table.sh", out=tmp_path / "out", PLAN=tmp_path / "plan.yaml", RUN=tmp_path / "run")
+    places = {"PLAN": tmp_path / "plan.yaml", "RUN": tmp_path / "run"}
+    said = job("table.sh", out=tmp_path / "out", TOGETHER="made/divid made/other", MODELS="div*", **places)
     assert "# " in said.stdout
-    assert "done" in said.stdout.splitlines()[-1]
+    assert [line.split()[1] for line in said.stdout.splitlines()[-2:]] == ["done", "done"]
     with tarfile.open(tmp_path / "out" / "table.tar.gz") as tar:
-        assert "./benchmark.json" in tar.getnames()
+        names = tar.getnames()
+    assert {"./benchmark.json", "./data/made/judge/judge.safetensors", "./cells/made/other/seed-0/result.json"} <= set(names)
+    assert not any("/model" in name or "/checkpoints" in name for name in names)
+    with tarfile.open(fileobj=io.BytesIO((tmp_path / "out" / "models.tar.00").read_bytes())) as tar:
+        tar.extractall(tmp_path / "home", filter="data")
+    (folder,) = (tmp_path / "home" / "cells").glob("*/*/*/run/model")
+    assert folder.relative_to(tmp_path / "home" / "cells").parts[:2] == ("made", "divid")
+    there, here = load_model(tmp_path / "run" / "cells/made/divid/seed-0/run/model")[0], load_model(folder)[0]
+    for name, weight in there.state_dict().items():
+        torch.testing.assert_close(here.state_dict()[name], weight.bfloat16().float(), rtol=0, atol=0)
 
 
 def test_bench_goes_on_with_the_parts_that_are_missing(tmp_path):

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+BLOCK_SLOTS = 64
+"""Places of the global batch that are drawn in one call: a draw for each would keep a GPU waiting for its launches."""
+
 
 def derive_seed(*parts: int | str) -> int:
     """Hash any integers and words to a 63-bit seed.
@@ -91,8 +94,15 @@ class Randomness:
         return torch.rand((), generator=make_generator(self.seed, self.step, "step", purpose)).item()
 
     def _draw(self, function, purpose: str, shape: Sequence[int], device: torch.device | str) -> Tensor:
-        blocks = [
-            function(tuple(shape), generator=make_generator(self.seed, self.step, slot, purpose, device=device), device=device)
-            for slot in self.slots
+        blocks = sorted({slot // BLOCK_SLOTS for slot in self.slots})
+        drawn = [
+            function(
+                (min(BLOCK_SLOTS, self.num_slots - block * BLOCK_SLOTS), *shape),
+                generator=make_generator(self.seed, self.step, "block", block, purpose, device=device),
+                device=device,
+            )
+            for block in blocks
         ]
-        return torch.stack(blocks)
+        rows = drawn[0] if len(drawn) == 1 else torch.cat(drawn)
+        places = [blocks.index(slot // BLOCK_SLOTS) * BLOCK_SLOTS + slot % BLOCK_SLOTS for slot in self.slots]
+        return rows if places == list(range(len(rows))) else rows[torch.tensor(places, device=device)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def test_a_run_folder_holds_all_that_is_promised(fit, data):
     assert [row["step"] for row in rows if "validation/psnr" in row] == [5, 10, 12]
     assert {"train/simple", "train/orthogonality", "train/gradient_norm", "train/learning_rate"} <= rows[0].keys()
     assert {"speed/clips_per_second", "speed/frames_per_second"} <= rows[0].keys()
+
+
+def test_signals_are_what_they_were_before_a_training(fit):
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    fit()
+    assert {number: signal.getsignal(number) for number in before} == before
 
 
 def test_training_lowers_the_loss(fit):

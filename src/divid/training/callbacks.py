@@ -143,7 +143,7 @@ class Stopper(Callback):
         self.is_time_up = False
         self._seconds_before = 0.0
         self._started_at = time.monotonic()
-        self._handlers: dict[signal.Signals, Any] = {}
+        self._handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     @property
     def seconds(self) -> float:
@@ -161,9 +161,9 @@ class Stopper(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and take over the signals (from Lightning too, whose own answer to SIGTERM saves nothing)."""
         self._started_at = time.monotonic()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in self._handlers:
             with contextlib.suppress(ValueError):  # not in the main thread: then nobody sends us signals
-                self._handlers[number] = signal.signal(number, self._on_signal)
+                signal.signal(number, self._on_signal)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -179,10 +179,10 @@ class Stopper(Callback):
             trainer.should_stop = True
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Give the signals back to who had them before training, which is not Lightning: its answer would outlive it."""
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()
+            with contextlib.suppress(ValueError):
+                signal.signal(number, handler)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the signals back."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from divid._version import __version__
 from divid.config import Recipe
 from divid.errors import ConfigError, OutputError, TrainingError
 from divid.json_files import read_json, write_json
@@ -179,12 +180,12 @@ def describe_run(recipe: Recipe, data: Sequence[Path], device: str) -> dict[str,
         data: Its data sets.
         device: What it trains on.
     """
-    packages = ("divid", "torch", "pytorch-lightning", "diffusers", "datasets", "numpy")
+    packages = ("torch", "pytorch-lightning", "diffusers", "datasets", "numpy")
     return {
         "git_commit": git_commit(),
         "seed": recipe.seed,
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads",
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "versions": {"python": platform.python_version(), "divid": __version__} | {name: version(name) for name in packages},
         "data": [{"path": str(path), "fingerprint": fingerprint(Path(path))} for path in data],
     }
 

@@ -84,6 +84,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", default="bench-out", metavar="FOLDER", help="folder for speed.json, speed.md and profile.txt")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute")
     parser.add_argument("--precision", default="auto", choices=get_args(Precision), help="of training (auto: as divid train)")
+    parser.add_argument(
+        "--compile",
+        default=None,
+        choices=("auto", "on", "off"),
+        help="compilation of training (default: the recipe's; preset: auto on a GPU)",
+    )
     parser.add_argument("--threads", type=int, default=None, help="threads of PyTorch on a CPU (default: its own choice)")
     parser.add_argument("--batch", type=int, default=None, help="clips a step (default: the recipe's; preset: 4, on a GPU 64)")
     parser.add_argument("--seconds", type=float, default=3.0, help="time for one figure")
@@ -118,6 +124,8 @@ def make_bench(args: argparse.Namespace, folder: Path) -> Bench:
     )
     preset: PresetName = args.preset or ("small" if device == "cuda" else "tiny")
     recipe = make_recipe(args.recipe, preset, device, batch_size=args.batch, image_size=args.image_size, is_quick=args.quick)
+    if args.compile is not None:
+        recipe = replace(recipe, training=replace(recipe.training, compile=args.compile))
     effort = QUICK if args.quick else Effort(seconds=args.seconds)
     side, copy_mib = (512, 16) if args.quick else ((8192, 2048) if device == "cuda" else (2048, 256))
     bench = Bench(
@@ -171,6 +179,7 @@ def run_parts(bench: Bench, parts: Sequence[str]) -> Results:
     for precision in dict.fromkeys(("fp32", bench.precision)):
         bench.peaks.flops_per_second(precision)
     bench.peaks.bytes_per_second("fp32")
+    results.peaks = bench.peaks.to_dict()
     for part in parts:
         start = time.monotonic()
         try:

@@ -139,7 +139,9 @@ def ladder(bench: Bench) -> list[Setup]:
         steps.append(Setup("and bf16", precision, few, "memory", "off", True))
     last = "and Muon" if options.optimizer == "muon" else "and fused optimiser"
     if bench.device == "cuda":
-        last += ", channels last, clips on the GPU" + (", compiled" if options.compile != "off" else "")
+        last += ", channels last, clips on the GPU"
+    if options.compile != "off":
+        last += ", compiled"
     return [*steps, Setup(f"{last} (as divid train)", precision, few, location, options.compile, False)]
 
 

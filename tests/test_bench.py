@@ -17,6 +17,7 @@ from bench.measuring import Effort, Measured, Peaks, count_flops, forget_peak_me
 from bench.report import COLUMNS
 from bench.rows import Row
 from bench.sampling import extrapolate, pass_flops
+from bench.training import ladder
 from bench.workload import PAPER_STEPS, Bench, MadeClips, make_recipe
 from divid.errors import ConfigError
 from divid.models.divid import DividModel
@@ -202,6 +203,15 @@ def test_wrong_options_are_one_line(tmp_path, capsys, words, message):
     assert run.main([*quick, *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith("bench: error: ") and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("words", "value"), [([], "off"), (["--compile", "on"], "on"), (["--compile", "off"], "off")])
+def test_compiling_can_be_asked_for_or_left_out(tmp_path, words, value):
+    quick = ["--quick", "--device", "cpu", "--precision", "fp32", "--out", str(tmp_path / "out")]
+    measured = run.make_bench(run.make_parser().parse_args([*quick, *words]), tmp_path)
+    last = ladder(measured)[-1]
+    assert last.compile == value
+    assert ("compiled" in last.name) == (value == "on")
 
 
 def test_a_recipe_of_another_method_is_refused():

@@ -41,9 +41,10 @@ def test_singular_values_come_near_1_and_vectors_stay(rows, columns, scale):
 
 
 @pytest.mark.parametrize(("has_units", "tolerance"), [(True, 0.03), (False, 1e-5)])
-def test_iterates_in_bf16_only_where_the_device_has_units(has_units, tolerance, monkeypatch):
+@pytest.mark.parametrize("columns", [20, 40, 400])
+def test_iterates_in_bf16_only_where_the_device_has_units(has_units, tolerance, columns, monkeypatch):
     monkeypatch.setattr(muon, "has_bf16_units", lambda device: has_units)
-    matrix = random_matrix(16, 40)
+    matrix = random_matrix(16, columns)
     a, b, c = muon.COEFFICIENTS
     exact = matrix.double() / matrix.double().norm()
     for _ in range(muon.NUM_ITERATIONS):
@@ -52,6 +53,15 @@ def test_iterates_in_bf16_only_where_the_device_has_units(has_units, tolerance, 
     error = (orthogonalise(matrix) - exact).abs().max()
     assert error < tolerance
     assert has_units == bool(error > 1e-5)
+
+
+def test_small_singular_values_do_not_drown_in_a_gram_matrix(monkeypatch):
+    """Those of the matrix span six powers of ten; products of its shorter side only hold their squares."""
+    monkeypatch.setattr(muon, "has_bf16_units", lambda device: False)
+    left, right = (torch.linalg.qr(random_matrix(rows, 24).double())[0] for rows in (24, 240))
+    matrix = (left * torch.logspace(0, -6, 24, dtype=torch.float64)) @ right.T
+    exact = muon._iterated(matrix / matrix.norm())
+    assert (orthogonalise(matrix.float()) - exact).abs().max() < 1e-4 * exact.abs().max()
 
 
 def test_zeros_stay_zeros():

@@ -36,16 +36,39 @@ def orthogonalise(matrices: Float[Tensor, "*count rows columns"]) -> Float[Tenso
         as there where the device has units for it; without them bfloat16 would be up to a hundred times slower than the float32
         that is taken. Differs: 4 iterations instead of 5; singular values below a two-hundredth of the norm stay smaller.
     """
-    a, b, c = COEFFICIENTS
     is_tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.to(torch.float32)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     x = x.bfloat16() if has_bf16_units(x.device.type) else x
     x = x.mT if is_tall else x
+    through_gram = x.dtype == torch.float32 and x.shape[-1] >= 2 * x.shape[-2]
+    x = _iterated_through_gram(x) if through_gram else _iterated(x)
+    return (x.mT if is_tall else x).to(matrices)
+
+
+def _iterated(x: Tensor) -> Tensor:
+    a, b, c = COEFFICIENTS
     for _ in range(NUM_ITERATIONS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return (x.mT if is_tall else x).to(matrices)
+    return x
+
+
+def _iterated_through_gram(x: Tensor) -> Tensor:
+    """Do the same with products of the shorter side only: X X' and its polynomials commute, so one factor gathers them.
+
+    X <- P X with P = a + b G + c G^2 and G = X X', so G <- P^2 G, and the end is the product of all P times the first X. A gram
+    matrix holds squares of singular values: float32 has room for that, bfloat16 has not.
+    """
+    a, b, c = COEFFICIENTS
+    gram, factor = x @ x.mT, None
+    for iteration in range(NUM_ITERATIONS):
+        step = b * gram + c * (gram @ gram)
+        step.diagonal(dim1=-2, dim2=-1).add_(a)
+        factor = step if factor is None else step @ factor
+        if iteration < NUM_ITERATIONS - 1:
+            gram = step @ (step @ gram)
+    return x if factor is None else factor @ x
 
 
 def is_matrix(parameter: Tensor) -> bool:

@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from divid.config import SamplingConfig
 from divid.data.clips import ClipDataset
 from divid.data.module import middle_video
 from divid.errors import DatasetError
+from divid.evaluation import swap
 from divid.evaluation.quality import Estimate, measure_reconstruction
 from divid.evaluation.swap import draw_pairs, swap_sheet
 from divid.types import Codes
@@ -100,3 +102,22 @@ def test_the_sheet_has_three_rows_a_pair(clips):
         np.asarray(swap_sheet(Copier(), clips, some, num_frames=4, sampling=SamplingConfig())) for some in (pairs[:1], pairs)
     ]
     assert sheets[1].shape[0] > 1.8 * sheets[0].shape[0]
+
+
+def test_a_sheet_of_reconstructions_shows_no_recording(clips, monkeypatch):
+    class Inverter(Copier):
+        def decode(self, codes, *, seeds, sampling=None, first_frame=0, callback=None):
+            return -super().decode(codes, seeds=seeds)
+
+    rows = {}
+    monkeypatch.setattr(swap, "contact_sheet", lambda given, **_: rows.update(given) or Image.new("RGB", (1, 1)))
+    (pair,) = draw_pairs(clips, 1)
+    swap_sheet(Inverter(), clips, [pair], num_frames=4, sampling=SamplingConfig())
+    (look, move), recorded = list(rows.values())[:2], dict(rows)
+    rows.clear()
+    swap_sheet(Inverter(), clips, [pair], num_frames=4, sampling=SamplingConfig(), sources="reconstructions")
+    assert list(rows) == [*(f"{label}, reconstructed" for label in list(recorded)[:2]), "A's look, B's motion"]
+    made_look, made_move, made_swap = rows.values()
+    np.testing.assert_array_equal(made_look, 255 - look)
+    np.testing.assert_array_equal(made_move, 255 - move)
+    np.testing.assert_array_equal(made_swap, recorded["A's look, B's motion"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from divid.cli import common
 from divid.errors import ConfigError, DatasetError
@@ -36,6 +36,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder for report.md, evaluation.json and swaps.png; made if not there")
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which clips")
     parser.add_argument("--pairs", type=int, default=8, help="swaps on the sheet, pairs drawn at random by --seed")
+    parser.add_argument(
+        "--sheet-sources",
+        type=Literal["recordings", "reconstructions"],
+        default="recordings",
+        help="show A and B of the sheet themselves, or as the model reconstructs them (for recordings that may not be passed on)",
+    )
     parser.add_argument("--judge", default=None, metavar="FOLDER", help="judge of swaps, made by divid judge; adds swaps.json")
     parser.add_argument("--swap-pairs", type=int, default=2000, help="pairs of the swap test, the same for every method")
     parser.add_argument("--pair-list", default=None, metavar="FILE", help="saved pairs, in place of --swap-pairs")
@@ -213,7 +219,8 @@ def _reconstruct(job: _Job) -> Reconstruction:
         reconstruction = measure_reconstruction(job.model, clips, watch=watch, told=progress, **job.options)
     title = f"{Path(args.data).name}, {args.split} clips: {len(pairs)} random swaps, seed {args.seed}"
     if pairs:
-        write_image(job.out / "swaps.png", swap_sheet(job.model, clips, pairs, title=title, **job.options))
+        sheet = swap_sheet(job.model, clips, pairs, title=title, sources=args.sheet_sources, **job.options)
+        write_image(job.out / "swaps.png", sheet)
     drawn = [[clips.clip_id(a), clips.clip_id(b)] for a, b in pairs]
     write_json(job.out / "evaluation.json", {**job.facts, "psnr_db": asdict(reconstruction), "pairs": drawn})
     for name, estimate in asdict(reconstruction).items():

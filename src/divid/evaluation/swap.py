@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from divid.types import Codes, Disentangler, Video
 from divid.video import contact_sheet
 
 Pair = tuple[int, int]
+SheetSources = Literal["recordings", "reconstructions"]
 """(A, whose appearance is taken; B, whose motion is)."""
 
 NUM_FAILURES = 12
@@ -69,6 +70,7 @@ def swap_sheet(
     sampling: SamplingConfig,
     seed: int = 0,
     title: str | None = None,
+    sources: SheetSources = "recordings",
 ) -> Image:
     """Draw three rows a pair: A, B, and A's appearance doing B's motion.
 
@@ -80,15 +82,21 @@ def swap_sheet(
         sampling: Solver and steps.
         seed: Pair i is sampled with seed + i.
         title: Heading.
+        sources: `recordings` shows A and B themselves, `reconstructions` what the model makes of them, for clips that may not be
+            passed on.
     """
-    device = device_of(model)
+    device, seeds = device_of(model), [seed + i for i in range(len(pairs))]
     looks = middle_video(clips, [a for a, _ in pairs], num_frames)
     moves = middle_video(clips, [b for _, b in pairs], num_frames)
-    codes = model.encode(looks.to(device)).with_motion_of(model.encode(moves.to(device)))
-    swaps = model.decode(codes, seeds=[seed + i for i in range(len(pairs))], sampling=sampling)
-    rows = []
+    look_codes, move_codes = model.encode(looks.to(device)), model.encode(moves.to(device))
+    swaps = model.decode(look_codes.with_motion_of(move_codes), seeds=seeds, sampling=sampling)
+    if sources == "reconstructions":
+        looks, moves = (model.decode(codes, seeds=seeds, sampling=sampling) for codes in (look_codes, move_codes))
+    made = ", reconstructed" if sources == "reconstructions" else ""
+    rows: list[tuple[str, np.ndarray]] = []
     for (a, b), look, move, swap in zip(pairs, *map(video_to_frames, (looks, moves, swaps)), strict=True):
-        rows += [(f"A  {_describe(clips, a)}", look), (f"B  {_describe(clips, b)}", move), ("A's look, B's motion", swap)]
+        labels = f"A  {_describe(clips, a)}{made}", f"B  {_describe(clips, b)}{made}", "A's look, B's motion"
+        rows += zip(labels, (look, move, swap), strict=True)
     return contact_sheet(rows, max_columns=num_frames, cell=64, title=title)
 
 

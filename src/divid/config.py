@@ -197,6 +197,8 @@ class TrainingConfig:
         validate_every_steps: Steps between validations (held-out loss, swap grid); 0 for only at the end.
         num_validation_clips: Held-out clips used in a validation.
         max_minutes: Stop, with a checkpoint, after so many minutes; 0 for no limit.
+        fit_minutes: Make only as many of `num_steps` as fit into so many minutes, told by a few timed ones at the start. Unlike a
+            run that `max_minutes` cuts off, this one reaches the end of its rate and of all that begins late. 0: make all.
         log_every_steps: Steps between logged values.
     """
 
@@ -219,6 +221,7 @@ class TrainingConfig:
     validate_every_steps: int = 1000
     num_validation_clips: int = 32
     max_minutes: float = 0.0
+    fit_minutes: float = 0.0
     log_every_steps: int = 10
 
 
@@ -287,7 +290,7 @@ _TRAINING_RANGES: tuple[tuple[str, float, float], ...] = (
     ("num_steps", 1, 10**8), ("batch_size", 1, 10**6), ("learning_rate", 1e-9, 1), ("warmup_steps", 0, 10**8),
     ("weight_decay", 0, 10), ("gradient_clip", 0, 10**9), ("ema_decay", 0, 1), ("checkpoint_minutes", 0, 10**6),
     ("validate_every_steps", 0, 10**8), ("num_validation_clips", 0, 10**6), ("max_minutes", 0, 10**6),
-    ("log_every_steps", 1, 10**8),
+    ("fit_minutes", 0, 10**6), ("log_every_steps", 1, 10**8),
 )  # fmt: skip
 
 

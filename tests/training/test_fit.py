@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from tiny import TinyClips, TinyMethod, divid_recipe, tiny_recipe
 from divid import precision
 from divid.config import Recipe
 from divid.errors import ConfigError, DatasetError, OutputError, TrainingError
+from divid.export import load_model
 from divid.recipes import load_recipe
 from divid.training import fit as fit_module
+from divid.training import planning
 from divid.training.checkpoints import LAST, PREVIOUS, Checkpoints, read_checkpoint
 from divid.training.fit import choose_device, open_splits, plan, train
 from divid.training.metrics import read_metrics
@@ -194,6 +197,55 @@ def test_levers_that_the_time_limit_kept_from_beginning_are_named(data, tmp_path
         text = "time was up after 1 steps and model.tokens.motion_augmentation begins at step 6"
         assert (text in caplog.text) == (minutes > 0)
         assert "model.tokens.back_translation begins" not in caplog.text
+
+
+def slow_late_levers(monkeypatch, seconds):
+    """Let steps take as long as is given for each step number from which on it is so; the optimiser nothing."""
+
+    def take(model, batch, recipe, precision):
+        return seconds[max(first for first in seconds if first <= batch.step)]
+
+    monkeypatch.setattr(planning, "quickest_step", take)
+    monkeypatch.setattr(planning, "optimizer_step", lambda model, recipe: 0.0)
+
+
+def late_recipe(**training):
+    levers = {
+        "motion_augmentation": 0.5,
+        "motion_augmentation_start": 0.5,
+        "back_translation": 0.5,
+        "back_translation_start": 0.75,
+    }
+    return divid_recipe(levers, num_steps=100, **training)
+
+
+@pytest.mark.parametrize(("minutes", "steps"), [(1.0, 100), (0.1, 45), (1e-6, 1)])
+def test_as_many_steps_are_made_as_fit(minutes, steps, monkeypatch, data):
+    """Of 100 steps 50 would take 0.08, 25 0.12 and 25 0.2 s, 0.12 on average; a tenth of the time is left for the rest."""
+    slow_late_levers(monkeypatch, {0: 0.08, 50: 0.12, 75: 0.2})
+    text = plan(late_recipe(fit_minutes=minutes), [data], device="cpu")
+    assert f"num_steps: {steps}," in text
+    assert f"num_train_steps: {steps}" in text
+
+
+def test_a_shortened_training_reaches_its_end_and_is_resumed_as_it_began(monkeypatch, data, tmp_path):
+    slow_late_levers(monkeypatch, {0: 1.0})
+    recipe = late_recipe(fit_minutes=8 / 60 / planning.SHARE_FOR_STEPS, checkpoint_minutes=0.0)
+    run = train(recipe, [data], tmp_path / "run", device="cpu", progress=False)
+    assert load_recipe(run / "recipe.yaml").training.num_steps == 8
+    rates = [row["train/learning_rate"] for row in read_metrics(run / "metrics.csv") if "train/learning_rate" in row]
+    assert len(rates) == 8 and rates[-1] < 0.1 * max(rates)
+    assert load_model(run / "model")[0].options.num_train_steps == 8
+    monkeypatch.setattr(planning, "quickest_step", lambda *_: pytest.fail("timed again"))
+    (run / "checkpoints" / LAST).unlink()
+    shutil.rmtree(run / "model")
+    train(recipe, [data], run, resume=True, device="cpu", progress=False)
+    assert load_model(run / "model")[0].options.num_train_steps == 8
+
+
+def test_steps_that_fit_a_time_are_for_one_process(data):
+    with pytest.raises(ConfigError, match=r"works in one process, here are 2: set it to 0, and training\.num_steps"):
+        plan(tiny_recipe(fit_minutes=1.0), [data], device="cpu", devices=2)
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(fit, caplog):

@@ -30,8 +30,6 @@ CLIP_SIZE = 256
 SCALE = 4
 SCENERY: Final = "plain"
 """One colour behind the puppets: at 32x32 a place would take most of what a small model can learn in minutes."""
-TRAINING_STEPS = 2200
-"""Steps of `--train`, fewer than the recipe's: what 2 cores do in the minutes there are."""
 MAX_MINUTES = 12.0
 
 _logger = logging.getLogger("divid")
@@ -102,7 +100,7 @@ def find_or_train(out: Path, minutes: float, device: str, use_bundled: bool = Tr
     from divid.recipes import load_recipe
     from divid.training.fit import train
 
-    recipe = load_recipe(RECIPE, {"training.max_minutes": minutes, "training.num_steps": TRAINING_STEPS})
+    recipe = load_recipe(RECIPE)
     _logger.info("training recipe %s, shortened, for at most %g minutes (once; a later demo --train uses it)", RECIPE, minutes)
     begun = time.monotonic()
     size = recipe.resolve().model.image_size
@@ -111,7 +109,7 @@ def find_or_train(out: Path, minutes: float, device: str, use_bundled: bool = Tr
     with common.progress_bar() as progress:
         prepare("puppets", None, data, options=options, progress=functools.partial(progress, "drawing puppets"))
     left = max(0.1, minutes - (time.monotonic() - begun) / 60)
-    recipe = replace(recipe, training=replace(recipe.training, max_minutes=left))
+    recipe = replace(recipe, training=replace(recipe.training, fit_minutes=left, max_minutes=left))
     train(recipe, [data], run_folder, resume=run_folder.exists(), device=device)
     return str(run_folder)
 

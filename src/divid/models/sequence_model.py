@@ -10,6 +10,7 @@ from diffusers import ConfigMixin, ModelMixin
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from divid.config import tell, to_dict
 from divid.errors import ConfigError
 from divid.model_parts import PerceptualConfig
 from divid.models.perceptual import PerceptualDistance, load_feature_network
@@ -27,6 +28,15 @@ class SequenceModel(ModelMixin, ConfigMixin, ABC):
     options: Any
     frame_encoder: nn.Module
     _perceptual: PerceptualDistance | None = None
+
+    def tell_num_train_steps(self, count: int) -> None:
+        """Set how many steps the training has, for what changes with its progress.
+
+        Args:
+            count: The number.
+        """
+        self.options = tell(self.options, {"num_train_steps": count})
+        self.register_to_config(options=to_dict(self.options))
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

@@ -28,6 +28,7 @@ from divid.errors import ConfigError, DatasetError, TrainingStopped, nearest
 from divid.export import load_model, resolve_model, save_model
 from divid.methods import METHODS
 from divid.model_parts import LATE_LEVERS, TokenConfig
+from divid.models.sequence_model import SequenceModel
 from divid.precision import warn_of_emulation
 from divid.randomness import derive_seed
 from divid.training.callbacks import AveragedWeights, MetricsLog, ProgressReport, Stopper
@@ -35,7 +36,7 @@ from divid.training.checkpoints import LAST, AtomicCheckpointIO, Checkpoints, ch
 from divid.training.initial import take_weights
 from divid.training.metrics import MetricsFile, last_values, plot_loss
 from divid.training.module import TrainingModule
-from divid.training.planning import choose_precision, compile_if_wanted, describe_plan, refuse_or_log, take_probe
+from divid.training.planning import choose_precision, compile_if_wanted, describe_plan, fitting_steps, refuse_or_log, take_probe
 from divid.training.run_folder import RunFolder, describe_run
 from divid.training.sharding import ShardedStrategy
 from divid.training.validation import Validation
@@ -102,7 +103,9 @@ def train(
     checkpoint_path, checkpoint = find_checkpoint(folder.checkpoints) if has_checkpoint else (None, None)
     if resume and not has_checkpoint:
         logger.warning("%s was broken off before its first checkpoint: beginning again from the first step", folder.path)
-    job.recipe = _settle(job)
+    job.recipe = _settle(job, may_shorten=not resume)
+    if isinstance(job.model, SequenceModel):
+        job.model.tell_num_train_steps(job.recipe.training.num_steps)
     module = TrainingModule(job.model, job.recipe)
     if checkpoint is not None:
         assert checkpoint_path is not None
@@ -150,6 +153,9 @@ def plan(recipe: Recipe, data: Sequence[Path | str], *, device: str = "auto", de
     batch = job.data.first_batch(job.device)
     part, times = take_probe(batch)
     job.recipe = replace(job.recipe, training=replace(job.recipe.training, precision=choose_precision(model, part, job.recipe)))
+    if job.recipe.training.fit_minutes:
+        num_steps = fitting_steps(model, part, job.recipe, times)
+        job.recipe = replace(job.recipe, training=replace(job.recipe.training, num_steps=num_steps)).resolve()
     return describe_plan(model, part, job.recipe, times)
 
 
@@ -179,6 +185,10 @@ def _prepare(recipe: Recipe, paths: Sequence[Path], device: str, devices: int) -
         raise ConfigError(f"method is {recipe.method!r}{nearest(recipe.method, METHODS)}")
     chosen = choose_device(device)
     world_size = int(os.environ.get("WORLD_SIZE", devices))
+    if recipe.training.fit_minutes and world_size > 1:
+        raise ConfigError(
+            f"training.fit_minutes works in one process, here are {world_size}: set it to 0, and training.num_steps to what fits"
+        )
     if recipe.training.batch_size % world_size:
         raise ConfigError(
             f"training.batch_size is {recipe.training.batch_size}, must be a multiple of the {world_size} processes: "
@@ -227,8 +237,8 @@ def choose_device(device: str) -> str:
     return device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _settle(job: _Job) -> Recipe:
-    """Move the model to its device, and settle precision and compilation by a real batch."""
+def _settle(job: _Job, *, may_shorten: bool) -> Recipe:
+    """Move the model to its device, and settle precision, compilation and the number of steps by a real batch."""
     options = job.recipe.training
     if options.precision == "bf16":
         warn_of_emulation(job.device)
@@ -241,7 +251,8 @@ def _settle(job: _Job) -> Recipe:
     if may_compile and job.shards_weights:
         refuse_or_log(options.compile, "weights that processes share out are gathered between the compiled parts")
         may_compile = False
-    if options.precision != "auto" and not may_compile:
+    may_shorten = may_shorten and options.fit_minutes > 0
+    if options.precision != "auto" and not may_compile and not may_shorten:
         return job.recipe
     rank = getattr(rank_zero_only, "rank", 0) or 0
     batch = job.data.first_batch(job.device, rank, job.world_size)._replace(step=0)
@@ -249,6 +260,9 @@ def _settle(job: _Job) -> Recipe:
     recipe = replace(job.recipe, training=replace(options, precision=precision))
     if may_compile:
         compile_if_wanted(job.model, batch, recipe)
+    if may_shorten:
+        num_steps = fitting_steps(job.model, batch, recipe)
+        recipe = replace(recipe, training=replace(recipe.training, num_steps=num_steps)).resolve()
     return recipe
 
 

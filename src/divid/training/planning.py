@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import os
 import shutil
 import time
@@ -17,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from divid.config import Precision, Recipe
 from divid.data.module import ClipBatch
 from divid.errors import ConfigError
+from divid.model_parts import LATE_LEVERS, TokenConfig
 from divid.precision import autocast, has_bf16_units
 from divid.recipes import dump_recipe
 from divid.training.module import make_optimizer, training_losses
@@ -27,6 +29,8 @@ BYTES_A_WEIGHT = 5 * 4
 """Weight, gradient, two moments of AdamW (Muon has one) and the average, each in float32."""
 PROBE_CLIPS = 4
 """Clips of a dry run's step on a CPU; memory and time of the whole batch are this many times larger."""
+SHARE_FOR_STEPS = 0.9
+"""Of the time that a training is to fit into; the rest is for log, validation, checkpoints and the export."""
 MIN_STEPS_TO_COMPILE = 1000
 """Compiling takes a minute or more; shorter runs do not earn it back."""
 
@@ -151,6 +155,31 @@ def optimizer_step(model: nn.Module, recipe: Recipe) -> float:
         seconds.append(time.perf_counter() - start)
     optimizer.zero_grad(set_to_none=True)
     return min(seconds[1:])
+
+
+def fitting_steps(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: float = 1.0) -> int:
+    """Give how many of `training.num_steps` fit into `training.fit_minutes`; what begins late, and costs more, is timed too.
+
+    Args:
+        model: On the batch's device.
+        batch: A real one, or a part of it.
+        recipe: Resolved, with its precision settled.
+        times: How many times as many clips the whole batch has.
+    """
+    options, tokens = recipe.training, getattr(recipe.model, "tokens", None)
+    shares = {0.0}
+    if isinstance(tokens, TokenConfig):
+        shares |= {tokens.first_step(lever, 1) for lever in LATE_LEVERS if getattr(tokens, lever)}
+    starts = sorted(share for share in shares if share < 1)
+    seconds = 0.0
+    for start, end in zip(starts, [*starts[1:], 1.0], strict=True):
+        there = batch._replace(step=math.ceil(start * options.num_steps))
+        seconds += (end - start) * times * quickest_step(model, there, recipe, options.precision)
+    seconds += optimizer_step(model, recipe)
+    fitting = int(SHARE_FOR_STEPS * 60 * options.fit_minutes / seconds)
+    chosen = max(1, min(options.num_steps, fitting))
+    logger.info("%d of %d steps fit into %g minutes, at %.3f s a step", chosen, options.num_steps, options.fit_minutes, seconds)
+    return chosen
 
 
 def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe) -> None:

@@ -30,9 +30,9 @@ from divid.training.checkpoints import TEMPORARY_ENDING
 from divid.training.metrics import write_text
 
 MAY_CHANGE = (
-    "training.num_steps", "training.max_minutes", "training.checkpoint_minutes", "training.log_every_steps",
-    "training.validate_every_steps", "training.num_validation_clips", "training.shard_optimizer",
-    "training.shard_weights", "data.location", "data.num_workers", "model.num_train_steps",
+    "training.num_steps", "training.max_minutes", "training.fit_minutes", "training.checkpoint_minutes",
+    "training.log_every_steps", "training.validate_every_steps", "training.num_validation_clips",
+    "training.shard_optimizer", "training.shard_weights", "data.location", "data.num_workers", "model.num_train_steps",
 )  # fmt: skip
 """Keys that a resumed run may have other values of: they change how long it is and what it shows, not the steps it makes."""
 
@@ -133,7 +133,8 @@ class RunFolder:
         """Compare a recipe with the one that the run began with.
 
         Args:
-            recipe: Resolved; where it leaves the precision to be chosen, the choice made then is taken.
+            recipe: Resolved; where it leaves the precision to be chosen, or the steps that fit into a time, the choice made then
+                is taken.
 
         Returns:
             The recipe to go on with.
@@ -144,6 +145,8 @@ class RunFolder:
         before = load_recipe(self.recipe).resolve()
         if recipe.training.precision == "auto":
             recipe = replace(recipe, training=replace(recipe.training, precision=before.training.precision))
+        if recipe.training.fit_minutes and recipe.training.fit_minutes == before.training.fit_minutes:
+            recipe = replace(recipe, training=replace(recipe.training, num_steps=before.training.num_steps)).resolve()
         old, new = flatten(before), flatten(recipe)
         differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in MAY_CHANGE)
         if differing:

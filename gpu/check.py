@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 import torch
@@ -19,9 +21,10 @@ from torch import Tensor
 
 from divid import Codes, DividModel, ModelConfig, SamplingConfig
 from divid.config import Precision, SolverName
+from divid.model_parts import TokenConfig
 from divid.precision import autocast
 from divid.presets import PresetName
-from divid.randomness import make_generator
+from divid.randomness import Randomness, make_generator
 
 FP32_TOLERANCE = 1e-3
 """Largest relative difference between CPU and GPU in fp32, with TF32 off."""
@@ -100,6 +103,25 @@ def results(model: DividModel, inputs: Inputs, device: str, precision: Precision
     return values
 
 
+def host_waits(model: DividModel, video: Tensor) -> list[str]:
+    """Give the places at which a training step makes the CPU wait for the GPU, which then stands still until it is told more.
+
+    Args:
+        model: On the GPU.
+        video: The batch's clips, there.
+    """
+    randomness = Randomness(0, 0, tuple(range(len(video))), len(video))
+    model.losses(video, randomness, num_decoded_frames=2)["total"].backward()  # what happens once only
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            model.losses(video, randomness, num_decoded_frames=2)["total"].backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return [f"{Path(entry.filename).name}:{entry.lineno}" for entry in seen if "synchroniz" in str(entry.message)]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table.
 
@@ -119,7 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(0)
-    model = DividModel(ModelConfig(preset=args.preset, channels=1)).eval()
+    levers = TokenConfig(static_source="random", motion_augmentation=1.0, back_translation=0.5, back_translation_start=0.0)
+    model = DividModel(ModelConfig(preset=args.preset, channels=1, tokens=levers)).eval()
     inputs = Inputs.draw(model)
     cpu = results(model, inputs, "cpu", "fp32")
     fp32, bf16 = results(model, inputs, args.device, "fp32"), results(model, inputs, args.device, "bf16")
@@ -131,6 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         difference = relative_difference(fp32[part], reference)
         worst = max(worst, difference)
         print(f"{part:<20}{difference:>14.2e}{relative_difference(bf16[part], fp32[part]):>14.2e}")
+    if args.device == "cuda":
+        waits = host_waits(model.train(), inputs.video.to(args.device))
+        print(f"a training step makes the CPU wait {len(waits)} times: {', '.join(waits) or 'nowhere'}")
     is_good = worst <= FP32_TOLERANCE
     print(f"check: {'good' if is_good else 'FAILED'}, largest fp32 difference {worst:.2e} (allowed {FP32_TOLERANCE:g})")
     return 0 if is_good else 1

@@ -39,7 +39,7 @@ RECIPE = {
 
 def job(name, *words, out, **environment):
     """Run a job as a person would, with small folders of its own."""
-    settings = {"PYTHON": sys.executable, "DEVICE": "cpu", "OMP_NUM_THREADS": "1", "OUT": out, **environment}
+    settings = {"PYTHON": sys.executable, "DEVICE": "cpu", "OMP_NUM_THREADS": "1", "WHEELS": "none", "OUT": out, **environment}
     everything = os.environ | {key: str(value) for key, value in settings.items()}
     result = subprocess.run([JOBS / name, *map(str, words)], env=everything, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -118,7 +118,13 @@ def test_jobs_are_shell_scripts_that_can_be_started(job):
 
 
 def test_training_without_data_says_where_they_come_from(tmp_path):
-    environment = {**os.environ, "DATA": str(tmp_path / "none"), "OUT": str(tmp_path / "out"), "PYTHON": sys.executable}
+    environment = {
+        **os.environ,
+        "WHEELS": "none",
+        "DATA": str(tmp_path / "none"),
+        "OUT": str(tmp_path / "out"),
+        "PYTHON": sys.executable,
+    }
     result = subprocess.run([JOBS / "train.sh", "puppets"], env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "see gpu/QUEUE.md" in result.stderr

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from divid.randomness import BLOCK_SLOTS, Randomness
+from divid.randomness import BLOCK_SLOTS, Randomness, to_device
 
 MANY = 2 * BLOCK_SLOTS + 5
 
@@ -25,3 +25,8 @@ def test_places_steps_and_purposes_have_numbers_of_their_own():
     assert len(whole.unique()) == MANY
     others = step(range(MANY), number=1).uniform("x"), step(range(MANY)).uniform("y")
     assert not any(torch.isin(other, whole).any() for other in others)
+
+
+def test_what_is_on_its_device_stays_there():
+    values = torch.arange(3)
+    assert to_device(values, "cpu") is values

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from divid.randomness import Randomness
+from divid.randomness import Randomness, to_device
 from divid.types import Video
 
 LOG_SCALE = 0.25
@@ -49,9 +49,11 @@ def augment_appearance(video: Video, randomness: Randomness, strength: float, pu
     """
     if not strength:
         return video
-    draws = randomness.uniform(purpose, (8,)).to(video.device) * 2 - 1
+    draws = to_device(randomness.uniform(purpose, (8,)), video.device) * 2 - 1
     warped = _warp(video, draws[:, :5] * strength)
-    mix = randomness.normal(f"{purpose} colours", (3, 3)).to(video.device) if video.shape[2] == 3 else None
+    mix = None
+    if video.shape[2] == 3:
+        mix = to_device(randomness.normal(f"{purpose} colours", (3, 3)), video.device)
     return _recolour(warped, draws[:, 5:] * strength, None if mix is None else mix * strength)
 
 

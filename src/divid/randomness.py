@@ -37,6 +37,18 @@ def make_generator(*parts: int | str, device: torch.device | str = "cpu") -> tor
     return torch.Generator(device=device).manual_seed(derive_seed(*parts))
 
 
+def to_device(values: Tensor, device: torch.device | str) -> Tensor:
+    """Copy values to a device, to a GPU without waiting until it has done all that it was told before.
+
+    Args:
+        values: On the CPU, or there already.
+        device: Where they are wanted.
+    """
+    if torch.device(device).type == "cuda" and not values.is_cuda:
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
 @dataclass(frozen=True)
 class Randomness:
     """The randomness of one training step, for the clips that this process holds.
@@ -105,4 +117,4 @@ class Randomness:
         ]
         rows = drawn[0] if len(drawn) == 1 else torch.cat(drawn)
         places = [blocks.index(slot // BLOCK_SLOTS) * BLOCK_SLOTS + slot % BLOCK_SLOTS for slot in self.slots]
-        return rows if places == list(range(len(rows))) else rows[torch.tensor(places, device=device)]
+        return rows if places == list(range(len(rows))) else rows[to_device(torch.tensor(places), device)]

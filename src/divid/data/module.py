@@ -24,7 +24,7 @@ from divid.arrays import frames_to_video
 from divid.config import DataConfig
 from divid.data.clips import middle_positions, stretch_positions
 from divid.errors import ConfigError, DatasetError
-from divid.randomness import Randomness, make_generator
+from divid.randomness import Randomness, make_generator, to_device
 from divid.types import Video
 
 logger = logging.getLogger("divid")
@@ -240,8 +240,8 @@ class ResidentClips:
             positions: The frames of each.
         """
         device = self.frames.device
-        starts = self.offsets[torch.tensor(indices, device=device)]
-        return self.frames[starts[:, None] + positions.to(device)]
+        starts = self.offsets[to_device(torch.tensor(indices), device)]
+        return self.frames[starts[:, None] + to_device(positions, device)]
 
 
 class _StepBatches(Dataset):

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from divid.diffusion.schedule import timesteps_from_uniform
-from divid.randomness import Randomness, make_generator
+from divid.randomness import Randomness, make_generator, to_device
 
 
 def training_noise(
@@ -60,7 +60,7 @@ def training_timesteps(
         uniform = randomness.uniform("timestep")[:, None].expand(-1, num_frames)
     else:
         uniform = torch.stack([randomness.stratified(f"timestep {frame}") for frame in range(num_frames)], dim=1)
-    return timesteps_from_uniform(shift * uniform / (1 + (shift - 1) * uniform), num_train_timesteps).to(device)
+    return to_device(timesteps_from_uniform(shift * uniform / (1 + (shift - 1) * uniform), num_train_timesteps), device)
 
 
 class SamplingNoise:
@@ -101,4 +101,4 @@ class SamplingNoise:
             )
             for generators in self._generators
         ]
-        return torch.cat(clips).to(device)
+        return to_device(torch.cat(clips), device)

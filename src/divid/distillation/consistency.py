@@ -15,7 +15,7 @@ from divid.distillation.options import ConsistencyConfig
 from divid.errors import ConfigError
 from divid.models.divid import DividModel
 from divid.models.sequence_model import pick_frames, take_frames
-from divid.randomness import Randomness
+from divid.randomness import Randomness, to_device
 from divid.types import Video
 
 LEAST_NOISE = 1e-4
@@ -147,7 +147,7 @@ class ConsistencyModel(DividModel):
         bounds = interval_bounds(options.diffusion.num_train_timesteps, options.num_intervals)
         uniform = torch.stack([randomness.stratified(f"interval {frame}") for frame in range(count)], dim=1).flatten()
         number = (uniform * (len(bounds) - 1)).long().clamp(max=len(bounds) - 2)
-        return bounds[number + 1].to(device), bounds[number].to(device)
+        return to_device(bounds[number + 1], device), to_device(bounds[number], device)
 
     def _abar_of(self, level: Tensor) -> Tensor:
         abar = torch.cat([torch.ones_like(self.abar[:1]), self.abar])

@@ -32,7 +32,7 @@ from divid.models.sequence_encoder import SequenceEncoder, TokenDistributions
 from divid.models.sequence_model import SequenceModel, pick_frames, take_frames
 from divid.models.token_memory import TokenMemory, summarise_dynamic
 from divid.precision import autocast
-from divid.randomness import Randomness, derive_seed
+from divid.randomness import Randomness, derive_seed, to_device
 from divid.types import Codes, FrameFeatures, SamplingCallback, Video
 
 TRANSLATION_STEPS = 1
@@ -236,7 +236,7 @@ class DividModel(SequenceModel):
         else:
             unchanged = take_frames(looks, choice[:, None])
         if flip:
-            is_flipped = (randomness.uniform("static flip") < flip).to(video.device)
+            is_flipped = to_device(randomness.uniform("static flip") < flip, video.device)
             unchanged = _choose(is_flipped, unchanged.flip(-1), unchanged)
         num_frames = video.shape[1]
         features = self.frame_features(torch.cat([augment_appearance(moving, randomness, strength), unchanged], dim=1))
@@ -267,23 +267,25 @@ class DividModel(SequenceModel):
         is_chosen = everyone.uniform("back-translation") < share
         if count == 1 or not is_chosen.any():
             return video, video
-        slots = torch.tensor(randomness.slots, device=video.device)
-        everyones_slots = from_all_processes(slots, even_without_gradients=True)
-        place = everyones_slots.argsort()
+        device, slots = video.device, torch.tensor(randomness.slots)  # places are reckoned on the CPU: a GPU is not waited for
+        everyones_slots = slots
+        if count > len(slots):
+            everyones_slots = from_all_processes(slots.to(device), even_without_gradients=True).cpu()
+        place = to_device(everyones_slots.argsort(), device)
         codes = self.encode(video)
         statics = from_all_processes(codes.static, even_without_gradients=True)[place]
-        mine = is_chosen.to(video.device)[slots]
-        made = torch.zeros_like(video)
+        mine, made = is_chosen[slots], torch.zeros_like(video)
         # Every process swaps as many, some of them for nothing: shared-out weights are gathered by all or none.
-        most = int(is_chosen.to(video.device)[everyones_slots].view(-1, len(slots)).sum(1).max())
+        most = int(is_chosen[everyones_slots].view(-1, len(slots)).sum(1).max())
         swapping = (~mine).int().argsort(stable=True)[:most]
-        swapped = Codes(statics[(slots[swapping] + 1) % count], codes.dynamic[swapping])
         seeds = [derive_seed(randomness.seed, randomness.step, slot, "back-translation") for slot in slots[swapping].tolist()]
+        looks_of, swapping = to_device((slots[swapping] + 1) % count, device), to_device(swapping, device)
         sampling = SamplingConfig(num_inference_steps=TRANSLATION_STEPS)
+        swapped = Codes(statics[looks_of], codes.dynamic[swapping])
         made[swapping] = self.decode(swapped, seeds=seeds, sampling=sampling).to(video)
         before = (slots - 1) % count
-        of_looks = is_chosen.to(video.device)[before]
-        looks = from_all_processes(made, even_without_gradients=True)[place][before]
+        looks = from_all_processes(made, even_without_gradients=True)[place][to_device(before, device)]
+        of_looks, mine = to_device(is_chosen[before], device), to_device(mine, device)
         return _choose(of_looks, looks, video), _choose(mine, made, video)
 
     def _feature_loss(self, x_t: Video, prediction: Video, x_0: Video, abar_t: Tensor) -> Float[Tensor, ""]:
@@ -310,7 +312,7 @@ class DividModel(SequenceModel):
     def _static_choice(self, video: Video, randomness: Randomness) -> Tensor | None:
         if self.options.tokens.static_source != "random":
             return None
-        return (randomness.uniform("static frame") * video.shape[1]).long().to(video.device)
+        return to_device((randomness.uniform("static frame") * video.shape[1]).long(), video.device)
 
     def _with_noise(self, static: Tensor, dynamic: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor]:
         """Add noise to tokens of shape (clips, frames, dim): one draw for the static one of a clip, one for each dynamic one."""
@@ -328,7 +330,7 @@ class DividModel(SequenceModel):
             return static, dynamic
         tokens = self.options.tokens
         assert tokens.static_dropout is not None and tokens.dynamic_dropout is not None
-        drop = randomness.uniform("token dropout", (2,)).to(static.device)[:, :, None, None]
+        drop = to_device(randomness.uniform("token dropout", (2,)), static.device)[:, :, None, None]
         static = torch.where(drop[:, 0] < tokens.static_dropout, self.empty_static, static)
         return static, torch.where(drop[:, 1] < tokens.dynamic_dropout, self.empty_dynamic, dynamic)
 

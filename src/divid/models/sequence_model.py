@@ -14,7 +14,7 @@ from divid.config import tell, to_dict
 from divid.errors import ConfigError
 from divid.model_parts import PerceptualConfig
 from divid.models.perceptual import PerceptualDistance, load_feature_network
-from divid.randomness import Randomness
+from divid.randomness import Randomness, to_device
 from divid.types import Codes, FrameFeatures, ReferenceFeatures, Video
 
 
@@ -110,7 +110,7 @@ def pick_frames(video: Video, randomness: Randomness, count: int) -> Int[Tensor,
     if not 0 < count < num_frames:
         return torch.arange(num_frames, device=video.device).expand(len(video), -1)
     order = randomness.uniform("denoised frames", (num_frames,)).argsort(dim=1)
-    return order[:, :count].to(video.device)
+    return to_device(order[:, :count], video.device)
 
 
 def take_frames(values: Tensor, picked: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ class TrainingModule(pl.LightningModule):
         self.recipe = recipe
         self.terms: dict[str, Tensor] = {}
         self.num_frames_seen = 0
-        self._last_check: tuple[int, Tensor] | None = None
+        self._last_check: tuple[int, Flag] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make the optimiser; its rate is set before every step, so there is no scheduler state to restore."""
@@ -154,11 +154,11 @@ class TrainingModule(pl.LightningModule):
         norm = whole(norm)
         self.terms["gradient_norm"] = norm
         is_finite = torch.isfinite(norm) & torch.isfinite(self.terms["total"])
-        before, self._last_check = self._last_check, (self.global_step, is_finite)
+        before, self._last_check = self._last_check, (self.global_step, Flag(is_finite))
         if self.device.type == "cpu":
             self.check_finite()
         elif before is not None:
-            _raise_unless_finite(*before)  # a GPU is asked about the step before, which it has finished: no waiting
+            _raise_unless_finite(*before)  # a GPU is asked about the step before, while it works on this one
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put what the method remembers of earlier steps into the checkpoint."""
@@ -187,7 +187,30 @@ class TrainingModule(pl.LightningModule):
         return self.trainer.optimizers[0]
 
 
-def _raise_unless_finite(step: int, is_finite: Tensor) -> None:
+class Flag:
+    """A yes or no that a GPU will have found out; asking waits for that alone, and not for what the GPU was told to do after it.
+
+    Args:
+        value: One element.
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        self._event: Any = None
+        self._value = value
+        if value.is_cuda:
+            self._value = torch.empty((), dtype=torch.bool, pin_memory=True)
+            self._value.copy_(value, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def __bool__(self) -> bool:
+        """Wait for the answer and give it."""
+        if self._event is not None:
+            self._event.synchronize()
+        return bool(self._value)
+
+
+def _raise_unless_finite(step: int, is_finite: Flag) -> None:
     if not is_finite:
         raise TrainingError(
             f"the loss or its gradient is infinite or not a number in step {step + 1}: the last good checkpoint is kept; "

@@ -157,8 +157,8 @@ def optimizer_step(model: nn.Module, recipe: Recipe) -> float:
     return min(seconds[1:])
 
 
-def fitting_steps(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: float = 1.0) -> int:
-    """Give how many of `training.num_steps` fit into `training.fit_minutes`; what begins late, and costs more, is timed too.
+def seconds_a_step(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: float = 1.0) -> float:
+    """Give the mean time of a step over the run, by timed ones; what begins late, and costs more, is timed by itself.
 
     Args:
         model: On the batch's device.
@@ -171,11 +171,24 @@ def fitting_steps(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: flo
     if isinstance(tokens, TokenConfig):
         shares |= {tokens.first_step(lever, 1) for lever in LATE_LEVERS if getattr(tokens, lever)}
     starts = sorted(share for share in shares if share < 1)
-    seconds = 0.0
+    seconds = optimizer_step(model, recipe)
     for start, end in zip(starts, [*starts[1:], 1.0], strict=True):
         there = batch._replace(step=math.ceil(start * options.num_steps))
         seconds += (end - start) * times * quickest_step(model, there, recipe, options.precision)
-    seconds += optimizer_step(model, recipe)
+    return seconds
+
+
+def fitting_steps(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: float = 1.0) -> int:
+    """Give how many of `training.num_steps` fit into `training.fit_minutes`.
+
+    Args:
+        model: On the batch's device.
+        batch: A real one, or a part of it.
+        recipe: Resolved, with its precision settled.
+        times: How many times as many clips the whole batch has.
+    """
+    options = recipe.training
+    seconds = seconds_a_step(model, batch, recipe, times)
     fitting = int(SHARE_FOR_STEPS * 60 * options.fit_minutes / seconds)
     chosen = max(1, min(options.num_steps, fitting))
     logger.info("%d of %d steps fit into %g minutes, at %.3f s a step", chosen, options.num_steps, options.fit_minutes, seconds)
@@ -274,7 +287,7 @@ def estimate_cost(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: flo
         encoder_flops=encoder / num_frames,
         decoder_flops=max(0.0, everything - encoder) / num_denoised,
         memory_bytes=sum(parameters.values()) * BYTES_A_WEIGHT + times * kept,
-        seconds_per_step=times * quickest_step(model, batch, recipe, recipe.training.precision) + optimizer_step(model, recipe),
+        seconds_per_step=seconds_a_step(model, batch, recipe, times),
         num_steps=recipe.training.num_steps,
     )
 

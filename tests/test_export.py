@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,16 @@ def test_what_is_saved_is_what_is_loaded(model, folder):
 def test_the_folder_holds_safetensors_and_json_only(folder):
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     assert names == ["README.md", "model/config.json", "model/diffusion_pytorch_model.safetensors", "model_index.json"]
+
+
+def test_all_files_have_the_permissions_that_new_files_have(model, tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_model(model, SAMPLING, tmp_path / "model", "# Card\n")
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "model").rglob("*") if path.is_file()]
+    assert len(files) == 4 and {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o640}
 
 
 def test_a_run_folder_stands_for_its_model(folder):

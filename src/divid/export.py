@@ -88,6 +88,8 @@ def save_model(
             module.save_pretrained(new / "model")
             write_json(new / INDEX_NAME, index)
             (new / CARD_NAME).write_text(card if isinstance(card, str) else render_card(card), encoding="utf-8")
+            for path in (new / "model").iterdir():  # safetensors gives its files to their owner only
+                path.chmod((new / CARD_NAME).stat().st_mode)
             _swap_folders(new, folder, old)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write the model folder {folder}: {_one_line(error)}") from error

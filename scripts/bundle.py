@@ -38,8 +38,8 @@ def make_card(args: argparse.Namespace) -> dict[str, Any]:
     card: dict[str, Any] = {"title": f"divid: {args.name}", **yaml.safe_load(args.notes.read_text(encoding="utf-8"))}
     if args.evaluation:
         card["Samples"] = (
-            "Held-out pairs drawn at random. Three rows each: A, B (themselves, or as reconstructed, as the labels say), and A's look "
-            f"with B's motion.\n\n![Swaps]({SHEET_NAME})"
+            "Held-out pairs drawn at random. Three rows each: A, B (themselves, or as reconstructed, as the labels say), and "
+            f"A's look with B's motion.\n\n![Swaps]({SHEET_NAME})"
         )
         card["Numbers"] = read_numbers(args.evaluation)
     card["Made with"] = {key: info[key] for key in ("git_commit", "seed", "device", "versions")}

@@ -32,6 +32,16 @@ def test_strength_0_changes_nothing_and_a_little_changes_little(channels):
     assert (augment_appearance(clips, STEP, 1e-4) - clips).abs().max() < 1e-2
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colours_have_a_strength_of_their_own(channels):
+    clips = still_clips(channels)
+    build_alone, half, all_of_it = (augment_appearance(clips, STEP, 1.0, colours=colours) for colours in (0.0, 0.5, 1.0))
+    torch.testing.assert_close(all_of_it, augment_appearance(clips, STEP, 1.0))
+    assert 0 < (half - build_alone).abs().mean() < (all_of_it - build_alone).abs().mean()
+    one_colour = torch.full_like(clips, 0.3)
+    torch.testing.assert_close(augment_appearance(one_colour, STEP, 1.0, colours=0.0), one_colour)
+
+
 def test_it_depends_on_the_place_in_the_batch_only():
     whole = augment_appearance(still_clips(3), STEP, 1.0)
     second = augment_appearance(still_clips(3)[1:2], Randomness(seed=0, step=3, slots=(1,), num_slots=3), 1.0)

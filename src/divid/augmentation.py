@@ -26,7 +26,9 @@ COLOUR_MIX = 0.5
 """Spread of the random colour matrix around the identity."""
 
 
-def augment_appearance(video: Video, randomness: Randomness, strength: float, purpose: str = "motion augmentation") -> Video:
+def augment_appearance(
+    video: Video, randomness: Randomness, strength: float, purpose: str = "motion augmentation", colours: float = 1.0
+) -> Video:
     """Change each clip's build, place and colours, all its frames alike, and leave what happens as it is.
 
     Of a whole training clip (`data.augmentation`), encoder and denoiser see the same changed clip: there are more people and
@@ -40,6 +42,7 @@ def augment_appearance(video: Video, randomness: Randomness, strength: float, pu
         randomness: The step's; every clip has draws of its own.
         strength: 1: the ranges of this module's constants; 0: nothing changes.
         purpose: Name of the draws; equal names give equal changes.
+        colours: Strength of the change of colours as a factor of `strength`; build and place change by that alone.
 
     Returns:
         Clips of the same shape, in [-1, 1].
@@ -53,8 +56,8 @@ def augment_appearance(video: Video, randomness: Randomness, strength: float, pu
     warped = _warp(video, draws[:, :5] * strength)
     mix = None
     if video.shape[2] == 3:
-        mix = to_device(randomness.normal(f"{purpose} colours", (3, 3)), video.device)
-    return _recolour(warped, draws[:, 5:] * strength, None if mix is None else mix * strength)
+        mix = to_device(randomness.normal(f"{purpose} colours", (3, 3)), video.device) * (strength * colours)
+    return _recolour(warped, draws[:, 5:] * (strength * colours), mix)
 
 
 def _warp(video: Video, draws: Float[Tensor, "batch 5"]) -> Video:

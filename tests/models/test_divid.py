@@ -404,9 +404,21 @@ def test_motion_augmentation_begins_after_its_share_of_the_training(start, numbe
     assert seen[0][:, : video().shape[1]].equal(video()) != is_changed
 
 
+@pytest.mark.parametrize("colours", [0.0, 1.0])
+def test_motion_augmentation_changes_colours_as_strongly_as_it_is_told(colours, monkeypatch):
+    model = make_model(tokens={"motion_augmentation": 1.0, "motion_augmentation_colours": colours})
+    seen, encode = [], model.frame_features
+    monkeypatch.setattr(model, "frame_features", lambda clips: seen.append(clips) or encode(clips))
+    grey = torch.full_like(video(), 0.3)
+    model.losses(grey, step())
+    assert torch.allclose(seen[0][:, : grey.shape[1]], grey) == (colours == 0)
+
+
 def test_motion_augmentation_has_a_range():
     with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation is -1"):
         make_model(tokens={"motion_augmentation": -1.0})
+    with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_colours is -1"):
+        make_model(tokens={"motion_augmentation_colours": -1.0})
     with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_start is 2"):
         make_model(tokens={"motion_augmentation_start": 2.0})
 

@@ -239,7 +239,9 @@ class DividModel(SequenceModel):
             is_flipped = to_device(randomness.uniform("static flip") < flip, video.device)
             unchanged = _choose(is_flipped, unchanged.flip(-1), unchanged)
         num_frames = video.shape[1]
-        features = self.frame_features(torch.cat([augment_appearance(moving, randomness, strength), unchanged], dim=1))
+        colours = self.options.tokens.motion_augmentation_colours
+        moving = augment_appearance(moving, randomness, strength, colours=colours)
+        features = self.frame_features(torch.cat([moving, unchanged], dim=1))
         motion, static = features[:, :num_frames], features[:, num_frames:].mean(1)
         return self.sequence_encoder(motion, motion[:, :1], static)
 

@@ -1,4 +1,5 @@
 """Compare a model with random weights on the CPU and on the GPU, in fp32 and in bf16: tokens, one pass of the denoiser, samples.
+On a GPU also say where a training step makes the CPU wait for it.
 
     python gpu/check.py [--device cuda] [--preset small]
 

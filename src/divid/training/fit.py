@@ -36,7 +36,7 @@ from divid.training.checkpoints import LAST, AtomicCheckpointIO, Checkpoints, ch
 from divid.training.initial import take_weights
 from divid.training.metrics import MetricsFile, last_values, plot_loss
 from divid.training.module import TrainingModule
-from divid.training.planning import choose_precision, compile_if_wanted, describe_plan, fitting_steps, refuse_or_log, take_probe
+from divid.training.planning import choose_precision, compile_if_wanted, describe_plan, refuse_or_log, shortened, take_probe
 from divid.training.run_folder import RunFolder, describe_run
 from divid.training.sharding import ShardedStrategy
 from divid.training.validation import Validation
@@ -154,8 +154,7 @@ def plan(recipe: Recipe, data: Sequence[Path | str], *, device: str = "auto", de
     part, times = take_probe(batch)
     job.recipe = replace(job.recipe, training=replace(job.recipe.training, precision=choose_precision(model, part, job.recipe)))
     if job.recipe.training.fit_minutes:
-        num_steps = fitting_steps(model, part, job.recipe, times)
-        job.recipe = replace(job.recipe, training=replace(job.recipe.training, num_steps=num_steps)).resolve()
+        job.recipe = shortened(model, part, job.recipe, times)
     return describe_plan(model, part, job.recipe, times)
 
 
@@ -260,10 +259,7 @@ def _settle(job: _Job, *, may_shorten: bool) -> Recipe:
     recipe = replace(job.recipe, training=replace(options, precision=precision))
     if may_compile:
         compile_if_wanted(job.model, batch, recipe)
-    if may_shorten:
-        num_steps = fitting_steps(job.model, batch, recipe)
-        recipe = replace(recipe, training=replace(recipe.training, num_steps=num_steps)).resolve()
-    return recipe
+    return shortened(job.model, batch, recipe) if may_shorten else recipe
 
 
 def _is_main_process() -> bool:
@@ -335,7 +331,7 @@ def _warn_of_levers_that_never_began(recipe: Recipe, step: int) -> None:
         if getattr(tokens, lever) and step < first:
             logger.warning(
                 "time was up after %d steps and model.tokens.%s begins at step %d: swaps will be poor; set training.num_steps "
-                "to what the time allows",
+                "to what the time allows, or training.fit_minutes instead of training.max_minutes",
                 step,
                 lever,
                 math.ceil(first),

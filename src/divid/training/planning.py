@@ -178,8 +178,8 @@ def seconds_a_step(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: fl
     return seconds
 
 
-def fitting_steps(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: float = 1.0) -> int:
-    """Give how many of `training.num_steps` fit into `training.fit_minutes`.
+def shortened(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: float = 1.0) -> Recipe:
+    """Give the recipe with as many of `training.num_steps` as fit into `training.fit_minutes`.
 
     Args:
         model: On the batch's device.
@@ -192,7 +192,7 @@ def fitting_steps(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: flo
     fitting = int(SHARE_FOR_STEPS * 60 * options.fit_minutes / seconds)
     chosen = max(1, min(options.num_steps, fitting))
     logger.info("%d of %d steps fit into %g minutes, at %.3f s a step", chosen, options.num_steps, options.fit_minutes, seconds)
-    return chosen
+    return replace(recipe, training=replace(options, num_steps=chosen)).resolve()
 
 
 def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe) -> None:

@@ -380,6 +380,7 @@ def _validate_model(model: ModelConfig) -> None:
     check_choice("model.bottleneck.profile", model.bottleneck.profile, get_args(BottleneckProfile))
     for name in ("kappa_static", "kappa_dynamic", "beta", "static_share", "dynamic_share"):
         check_range(f"model.bottleneck.{name}", getattr(model.bottleneck, name), 0, 1000)
+    check_range("model.bottleneck.start", model.bottleneck.start, 0, 1)
     check_choice("model.diffusion.prediction_type", model.diffusion.prediction_type, get_args(PredictionType))
     check_choice("model.diffusion.schedule", model.diffusion.schedule, get_args(ScheduleName))
     if model.diffusion.scale_input and model.diffusion.prediction_type == "epsilon":
@@ -394,7 +395,7 @@ def _validate_model(model: ModelConfig) -> None:
     check_range("model.tokens.dynamic_noise", tokens.dynamic_noise, 0, 10)
     if model.bottleneck.kind != "none" and (tokens.static_noise or tokens.dynamic_noise):
         raise ConfigError(
-            "model.bottleneck.kind channel and noise on tokens of a fixed size are two bottlenecks: set "
+            f"model.bottleneck.kind {model.bottleneck.kind} and noise on tokens of a fixed size are two bottlenecks: set "
             "model.tokens.static_noise and model.tokens.dynamic_noise to 0, or model.bottleneck.kind to none"
         )
     check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
@@ -403,6 +404,8 @@ def _validate_model(model: ModelConfig) -> None:
     check_range("model.tokens.static_flip", tokens.static_flip, 0, 1)
     check_range("model.tokens.back_translation", tokens.back_translation, 0, 1)
     check_range("model.tokens.back_translation_start", tokens.back_translation_start, 0, 1)
+    check_range("model.tokens.dynamic_invariance", tokens.dynamic_invariance, 0, 100)
+    check_range("model.tokens.static_invariance", tokens.static_invariance, 0, 100)
     check_perceptual("model.feature_loss", model.feature_loss)
     check_range("model.num_train_steps", model.num_train_steps, 0, 10**9)
     check_range("model.image_size", model.image_size, 8, 1024)

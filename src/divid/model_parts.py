@@ -14,7 +14,7 @@ LATE_LEVERS = ("motion_augmentation", "back_translation")
 StaticSource = Literal["first", "random", "whole"]
 Conditioning = Literal["cross_attention", "adagn"]
 CanvasSource = Literal["both", "dynamic"]
-BottleneckKind = Literal["none", "channel"]
+BottleneckKind = Literal["none", "channel", "rate"]
 BottleneckProfile = Literal["one_minus_abar", "linear", "constant"]
 PredictionType = Literal["epsilon", "v_prediction"]
 ScheduleName = Literal["linear", "cosine"]
@@ -77,6 +77,9 @@ class TokenConfig:
             static token of the one and the dynamic tokens of the other see the swap, while the denoiser is asked for the clips
             as they are; 0 (paper): none.
         back_translation_start: Share of the training after which that begins; before it swaps show too little.
+        dynamic_invariance: Weight of the distance between the dynamic tokens of a clip as it is and as `motion_augmentation` or
+            `back_translation` let them see it, in units of their variance; 0 (paper): none.
+        static_invariance: The same for the static token, which sees another clip where that is back-translated.
     """
 
     static_dim: int | None = None
@@ -95,6 +98,8 @@ class TokenConfig:
     static_flip: float = 0.0
     back_translation: float = 0.0
     back_translation_start: float = 0.2
+    dynamic_invariance: float = 0.0
+    static_invariance: float = 0.0
 
     def first_step(self, lever: str, num_train_steps: int) -> float:
         """Give the step from which on one of the `LATE_LEVERS` acts.
@@ -108,16 +113,18 @@ class TokenConfig:
 
 @dataclass
 class BottleneckConfig:
-    """The explicit time-varying bottleneck of method section 4 (off by default: diffusion itself is one).
+    """The explicit bottleneck (off by default: diffusion itself is one).
 
     Args:
-        kind: `none`, or `channel`: the token that step t sees is drawn with a noise that grows with t.
+        kind: `none`; `channel`, the time-varying one of method section 4: the token that step t sees is drawn with a noise that
+            grows with t; or `rate`: every number of a token is rounded to a grid, and its bits have a price.
         profile: w(t): `one_minus_abar`, `linear` in t, or `constant`.
         kappa_static: Channel noise of the static token, times w(t).
         kappa_dynamic: Channel noise of the dynamic tokens, times w(t).
-        beta: Weight of the KL term.
-        static_share: How much the static token's KL counts in it: 0 leaves what it holds unlimited.
-        dynamic_share: The same for the dynamic tokens.
+        beta: Weight of the KL term, a nat; for `rate` the price of a bit.
+        static_share: How much the static token's KL (or bits) counts in it: 0 leaves what it holds unlimited.
+        dynamic_share: The same for the dynamic tokens; the bits are those of one frame.
+        start: Share of the training after which the tokens are rounded and priced (`rate` only).
     """
 
     kind: BottleneckKind = "none"
@@ -127,6 +134,7 @@ class BottleneckConfig:
     beta: float = 1e-4
     static_share: float = 1.0
     dynamic_share: float = 1.0
+    start: float = 0.0
 
 
 @dataclass

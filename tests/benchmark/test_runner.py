@@ -13,6 +13,8 @@ from divid.benchmark.cells import BenchmarkFolder
 from divid.benchmark.plan import cells_of, load_plan
 from divid.benchmark.report import MARK
 from divid.benchmark.runner import check_plan
+from divid.data.prepare import prepare
+from divid.data.sources import SourceOptions
 from divid.errors import ConfigError, MissingExtraError, ModelError
 from divid.evaluation.judge import Judge
 from divid.evaluation.leakage import DIRECTIONS
@@ -87,6 +89,26 @@ def test_samples_and_likeness_are_measured_where_they_are_asked_for(clips_folder
     assert f"| tiny {MARK} | {100 * measures['static kept']['mean']:.1f} (" in page
     assert f"| tiny | {measures['ssim']['mean']:.4f} (" in page
     assert "fitted afterwards" in page
+
+
+def test_swaps_are_compared_with_their_ground_truth_where_the_data_can_show_it(clips_folder, run_plan, tmp_path):
+    options = SourceOptions(image_size=16, channels=1, num_clips=16, num_looks=3, scenery="plain")
+    prepare("puppets", None, tmp_path / "puppets", options=options, num_processes=1)
+    sets = {"made": clips_folder, "puppets": tmp_path / "puppets"}
+    plan = write_plan(tmp_path, sets, methods=ONE, evaluation={"ground_truth": True, "ground_truth_pairs": 3})
+    run_plan(plan, tmp_path / "out")
+    folder = BenchmarkFolder(tmp_path / "out")
+    assert folder.cell("made/tiny/seed-0").read_result()["ground_truth"] is None
+    result = folder.cell("puppets/tiny/seed-0").read_result()["ground_truth"]
+    assert result["num_pairs"] == 3
+    data = json.loads((tmp_path / "out" / "benchmark.json").read_text())["data"]
+    measures = data["puppets"]["methods"]["tiny"]["measures"]
+    assert measures["ground truth, swap"]["mean"] == result["psnr_db"]["swap"]["mean"]
+    assert measures["nearest to the ground truth"]["mean"] == result["is_nearest"]["rate"]
+    assert not any("ground truth" in name for name in data["made"]["methods"]["tiny"]["measures"])
+    page = (tmp_path / "out" / "benchmark.md").read_text()
+    assert page.count("### Ground truth") == 1
+    assert f"| tiny | {result['psnr_db']['swap']['mean']:.2f} (" in page
 
 
 def test_a_missing_feature_network_is_said_before_any_work(clips_folder, run_plan, tmp_path):

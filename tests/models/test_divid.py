@@ -8,22 +8,14 @@ import torch
 
 from divid.config import ModelConfig, SamplingConfig
 from divid.errors import ConfigError
-from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
 from divid.models.divid import TRANSLATION_STEPS, DividModel
 from divid.models.perceptual import PerceptualDistance
 from divid.models.sequence_encoder import residual_features
 from divid.precision import autocast
-from divid.randomness import Randomness, derive_seed
+from divid.randomness import derive_seed
 from divid.types import Codes, Disentangler
+from small_model import SMALL, make_model, step, video
 
-SMALL = ModelConfig(
-    preset="tiny",
-    image_size=16,
-    channels=1,
-    encoder=EncoderConfig(base_channels=8, static_hidden=16, lstm_hidden=16),
-    tokens=TokenConfig(static_dim=12, dynamic_dim=6),
-    denoiser=DenoiserConfig(channels=(16, 32), attention_levels=(1,), attention_width=16, norm_groups=8),
-)
 FAST = SamplingConfig(num_inference_steps=2)
 
 SWITCHES = {
@@ -52,22 +44,10 @@ SWITCHES = {
     "epsilon, linear": {"diffusion": {"prediction_type": "epsilon", "schedule": "linear"}},
     "input as it is": {"diffusion": {"scale_input": False}},
     "channel": {"bottleneck": {"kind": "channel"}},
+    "rate": {"bottleneck": {"kind": "rate"}},
+    "invariance": {"tokens": {"back_translation": 0.5, "dynamic_invariance": 0.1, "static_invariance": 0.1}},
     "channel, linear": {"bottleneck": {"kind": "channel", "profile": "linear"}},
 }
-
-
-def make_model(**groups):
-    torch.manual_seed(0)
-    changes = {name: dataclasses.replace(getattr(SMALL, name), **values) for name, values in groups.items()}
-    return DividModel(dataclasses.replace(SMALL, **changes))
-
-
-def video(clips=3, frames=5):
-    return torch.rand(clips, frames, 1, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
-
-
-def step(clips=3, number=0):
-    return Randomness(seed=0, step=number, slots=tuple(range(clips)), num_slots=clips)
 
 
 @pytest.mark.parametrize("name", SWITCHES)

@@ -228,6 +228,12 @@ def test_as_many_steps_are_made_as_fit(minutes, steps, monkeypatch, data):
     assert f"num_train_steps: {steps}" in text
 
 
+def test_a_few_clips_of_a_batch_swap_among_themselves_where_a_dry_run_times_them(monkeypatch, data):
+    monkeypatch.setattr(planning, "PROBE_CLIPS", 2)
+    recipe = divid_recipe({"back_translation": 1.0, "back_translation_start": 0.5}, num_steps=10, batch_size=4)
+    assert "for 10 steps of" in plan(recipe, [data], device="cpu")
+
+
 def test_a_shortened_training_reaches_its_end_and_is_resumed_as_it_began(monkeypatch, data, tmp_path):
     slow_late_levers(monkeypatch, {0: 1.0})
     recipe = late_recipe(fit_minutes=8 / 60 / planning.SHARE_FOR_STEPS, checkpoint_minutes=0.0)

@@ -5,7 +5,7 @@ from divid.baselines.dbse import DBSEModel
 from divid.config import ModelConfig, SamplingConfig
 from divid.errors import ConfigError, ModelError
 from divid.export import save_model
-from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
+from divid.model_parts import BottleneckConfig, DenoiserConfig, EncoderConfig, TokenConfig
 from divid.models.divid import DividModel
 from divid.training.initial import take_weights
 
@@ -37,6 +37,16 @@ def test_every_weight_is_taken(trained):
     for name, value in trained[0].state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     assert model.options.max_frame_spacing == 0  # what the data say stays as the new run has it
+
+
+def test_the_bottleneck_rate_may_begin_in_a_model_that_was_trained_without_it(trained):
+    torch.manual_seed(1)
+    model = make_model(bottleneck=BottleneckConfig(kind="rate"))
+    grids = {name: value.clone() for name, value in model.state_dict().items() if "grid" in name}
+    take_weights(model, str(trained[1]))
+    for name, value in {**trained[0].state_dict(), **grids}.items():
+        assert torch.equal(model.state_dict()[name], value), name
+    assert len(grids) == 6
 
 
 def test_another_architecture_is_one_line_that_says_what_to_set(trained):

@@ -101,6 +101,9 @@ def without_dropout(method, static_dim, memory=0):
     return recipe
 
 
+INVARIANCE = {"model.tokens.motion_augmentation": 1.0, "model.tokens.dynamic_invariance": 0.1}
+
+
 @pytest.mark.parametrize(
     ("method", "static_dim", "memory", "changes"),
     [
@@ -111,6 +114,7 @@ def without_dropout(method, static_dim, memory=0):
         ("divid", 48, 0, {"training.shard_optimizer": True, "data.num_shards": 2}),
         ("divid", 48, 0, {"training.shard_optimizer": True, "training.optimizer": "muon"}),
         ("divid", 32, 0, {"model.tokens.back_translation": 0.5}),
+        ("divid", 32, 0, {**INVARIANCE, "model.bottleneck.kind": "rate"}),
         ("tiny", 0, 0, {"training.shard_weights": True}),
         ("dbse", 0, 0, {"training.shard_weights": True}),
         ("divid", 48, 6, {"training.shard_weights": True, "training.gradient_clip": 0.01, "training.validate_every_steps": 1}),

@@ -5,7 +5,7 @@ data/NAME/            judge/ (with its confusion matrices), pairs.json, settings
 cells/DATA/METHOD/seed-N/
     settings.json     all that the result depends on
     run/              the training run
-    figure.safetensors  swaps.json  leakage.json  sampled.json  likeness.json
+    figure.safetensors  swaps.json  leakage.json  sampled.json  likeness.json  ground_truth.json
     result.json       the numbers; a cell that has it is done
     failure.json      why the last attempt failed
     lock              held by the process that works on the cell

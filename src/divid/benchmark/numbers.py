@@ -15,6 +15,7 @@ from divid.benchmark.plan import CellSpec, Plan
 from divid.benchmark.summaries import Measured, difference, mean_of, over_seeds, paired_difference
 from divid.config import to_dict
 from divid.data.schema import KINDS
+from divid.evaluation.ground_truth import ROWS as GROUND_TRUTH_ROWS
 from divid.evaluation.judge import TRUSTED_ACCURACY, Judge
 from divid.evaluation.leakage import DIRECTIONS, LEAKS
 from divid.evaluation.pairs import PairList
@@ -25,6 +26,7 @@ FORMAT_VERSION = 1
 SHARES = (0.0, 1.0)
 CLASS_SCORES = ("inception_score", "conditional_entropy", "marginal_entropy")
 BOUNDS = {
+    **dict.fromkeys([f"ground truth, {name}" for name in GROUND_TRUTH_ROWS], (0.0, math.inf)),
     **dict.fromkeys(("psnr_db", "perceptual", "frechet_frame", "frechet_clip"), (0.0, math.inf)),
     **dict.fromkeys([f"{kind} kept, {name}" for kind in KINDS for name in CLASS_SCORES], (0.0, math.inf)),
     "ssim": (-1.0, 1.0),
@@ -93,6 +95,10 @@ def measures_of(result: Result) -> dict[str, Measured]:
         measures.update({name: Measured.of_estimate(result["likeness"][name]) for name in ("ssim", "perceptual")})
         frechet = result["likeness"]["frechet"]["swap"]
         measures.update({f"frechet_{of}": Measured(frechet[of], math.nan, math.nan) for of in ("frame", "clip")})
+    if result.get("ground_truth") is not None:
+        measures["nearest to the ground truth"] = Measured.of_rate(result["ground_truth"]["is_nearest"])
+        rows = result["ground_truth"]["psnr_db"]
+        measures.update({f"ground truth, {name}": Measured.of_estimate(row) for name, row in rows.items()})
     if result.get("sampled") is not None:
         rows = result["sampled"]["rows"]
         measures.update({f"{kind} kept": Measured.of_rate(rows[f"{kind} kept"][kind]) for kind in KINDS})
@@ -151,6 +157,7 @@ def _describe_data(
         "chance": None if first is None else first["swaps"]["chance"],
         "leakage_chance": None if first is None else _leakage_chance(first),
         "feature_network": None if first is None or not first.get("likeness") else first["likeness"]["network"],
+        "ground_truth_pairs": None if first is None or not first.get("ground_truth") else first["ground_truth"]["num_pairs"],
         "sampled_notes": [] if first is None or not first.get("sampled") else _new_notes(first),
         "still_psnr_db": None if first is None else first["psnr_db"]["mean_frame"]["mean"],
         "methods": {method: _describe_method(plan, method, list(seeds.values())) for method, seeds in done.items()},

@@ -103,6 +103,8 @@ class EvaluationOptions:
         sampled: Also keep one token and sample the other, from a prior fitted to the codes of the training clips.
         realism: Also SSIM, perceptual and Frechet distance (needs the extra `eval`, and a feature network).
         realism_pairs: Swaps whose Frechet distance is measured, the first ones of the list.
+        ground_truth: Also PSNR of swaps to the clips that they should be, on data sets that can show them (puppets, sprites).
+        ground_truth_pairs: Random swaps that are compared so.
         feature_network: Whose features: `efficientnet_lite0` or `vgg16`.
         feature_weights: File with its weights; empty: those of the extra `perceptual`.
     """
@@ -115,6 +117,8 @@ class EvaluationOptions:
     sampled: bool = False
     realism: bool = False
     realism_pairs: int = 256
+    ground_truth: bool = False
+    ground_truth_pairs: int = 256
     feature_network: str = "efficientnet_lite0"
     feature_weights: str = ""
 
@@ -268,7 +272,7 @@ def _check(plan: Plan) -> None:
         if labels.count(entry.label) > 1:
             raise ConfigError(f"methods.{name}.label is {entry.label!r}, as another's is: the tables need one of its own")
         _check_method(name, entry, plan.methods)
-    for key, least in (("swap_pairs", 1), ("figure_pairs", 1), ("realism_pairs", 2)):
+    for key, least in (("swap_pairs", 1), ("figure_pairs", 1), ("realism_pairs", 2), ("ground_truth_pairs", 1)):
         if getattr(plan.evaluation, key) < least:
             raise ConfigError(f"evaluation.{key} is {getattr(plan.evaluation, key)}, must be {least} or more")
     for judge in (plan.judge, *(plan.judge_of(name) for name in plan.data)):

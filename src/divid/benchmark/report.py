@@ -109,6 +109,9 @@ def _data_blocks(data: Mapping[str, Any], is_ablation: bool) -> list[Block]:
     if data["feature_network"]:
         text = f"Feature network: {data['feature_network']}. Frechet distances of swaps to held-out clips; less is better."
         blocks += [Heading("Likeness", 3), Paragraph(text), _plain_table(data, _LIKENESS)]
+    if data.get("ground_truth_pairs"):
+        text = _GROUND_TRUTH_TEXT.format(num=data["ground_truth_pairs"])
+        blocks += [Heading("Ground truth", 3), Paragraph(text), _plain_table(data, _GROUND_TRUTH)]
     if data["sampled_notes"]:
         notes = map(Paragraph, data["sampled_notes"])
         blocks += [Heading("Sampled tokens", 3), _plain_table(data, _SAMPLED, _mark(data)), *notes]
@@ -179,6 +182,16 @@ _LEAKAGE_TEXT = (
 _LIKENESS = {
     "SSIM": ("ssim", 1, 4), "perceptual distance": ("perceptual", 1, 4),
     "Frechet, frames": ("frechet_frame", 1, 3), "Frechet, clips": ("frechet_clip", 1, 3),
+}  # fmt: skip
+_GROUND_TRUTH_TEXT = (
+    "PSNR in dB of {num} random swaps to the clips that they should be, A in B's motion as it is drawn; no judge stands between. "
+    "The ground truth decoded from its own codes is what a perfect swap would reach. Nearest: nearer to the ground truth than to "
+    "A and to B."
+)
+_GROUND_TRUTH = {
+    "swap, dB": ("ground truth, swap", 1, 2), "ground truth reconstructed, dB": ("ground truth, reconstruction", 1, 2),
+    "A unchanged, dB": ("ground truth, copy_a", 1, 2), "B unchanged, dB": ("ground truth, copy_b", 1, 2),
+    "nearest, %": ("nearest to the ground truth", 100, 1),
 }  # fmt: skip
 _SAMPLED = {
     "look kept, motion sampled: static": ("static kept", 100, 1),

@@ -239,7 +239,7 @@ class _Worker:
         if not lock.is_held:
             raise TrainingError("its lock was lost to another process while this one was suspended: that one's result counts")
         save_figure(cell.figure, score.figure)
-        for name in ("swaps", "leakage", "sampled", "likeness"):
+        for name in ("swaps", "leakage", "sampled", "likeness", "ground_truth"):
             if score.numbers[name] is not None:
                 write_json(cell.path / f"{name}.json", score.numbers[name])
         write_json(cell.result, self._result(spec, run, score.numbers, began))

@@ -20,6 +20,7 @@ from divid.config import SamplingConfig
 from divid.data.clips import ClipDataset
 from divid.data.module import middle_video
 from divid.evaluation.codes import Told, device_of, encode_clips
+from divid.evaluation.ground_truth import has_ground_truth, measure_ground_truth
 from divid.evaluation.judge import Judge
 from divid.evaluation.leakage import measure_leakage
 from divid.evaluation.likeness import LikenessStudy
@@ -54,7 +55,7 @@ class Score:
 
     Args:
         numbers: As JSON has them: `psnr_db`, `swaps`, `parameters`, `sampling`, and what may not have been asked for and is None
-            then: `leakage`, `sampled`, `likeness`.
+            then: `leakage`, `sampled`, `likeness`, `ground_truth`.
         figure: uint8 frames P F H W C of the first pairs, by `FIGURE_PARTS`.
     """
 
@@ -103,6 +104,9 @@ def score_cell(
         study.add_swaps(model, clips.test, some, sampling=sampling, **shared)
         study.add_training_clips(clips.train, num_frames=shared["num_frames"], device=device_of(model))
     sampled = _sample(model, judge, clips, spec, shared) if options.sampled else None
+    truth = None
+    if options.ground_truth and has_ground_truth(clips.test):
+        truth = measure_ground_truth(model, clips.test, num_pairs=options.ground_truth_pairs, sampling=sampling, **shared)
     leakage = measure_leakage(model, clips.train, clips.test, **shared) if options.leakage else None
     figure, speed = _swap_some(model, clips.test, pairs, spec, options)
     numbers = {
@@ -111,6 +115,7 @@ def score_cell(
         "leakage": None if leakage is None else leakage.to_dict(),
         "sampled": None if sampled is None else sampled.to_dict(),
         "likeness": None if study is None else study.result().to_dict(),
+        "ground_truth": None if truth is None else truth.to_dict(),
         "parameters": sum(p.numel() for p in _module(model).parameters()),
         "sampling": speed,
     }

@@ -61,6 +61,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="with --consistency: another model, whose encoder reads the swaps (default: the model's own)",
     )
     parser.add_argument(
+        "--ground-truth",
+        action="store_true",
+        help="puppets and sprites: swaps beside the clips of A in B's motion, which can be drawn there; adds ground_truth.json",
+    )
+    parser.add_argument("--ground-truth-pairs", type=int, default=256, help="random swaps that --ground-truth compares")
+    parser.add_argument(
         "--overlap", action="store_true", help="how much of each token the other tells, no label needed; adds overlap.json"
     )
     parser.add_argument(
@@ -105,6 +111,8 @@ def run(args: Namespace) -> None:
     reconstruction = _reconstruct(job)
     if args.consistency:
         _encode_again(job)
+    if args.ground_truth:
+        _compare_with_truth(job)
     if job.likeness is not None:
         _add_likeness(job, job.likeness)
     if job.judge is not None and job.pairs is not None:
@@ -141,6 +149,10 @@ def _open(args: Namespace) -> _Job:
         job.judge.check_fits(clips.info, options.frames_per_sequence)
         job.pairs = PairList.load(args.pair_list) if args.pair_list else PairList.draw(clips, args.swap_pairs)
         job.pairs.numbers(clips)
+    if args.ground_truth:
+        from divid.evaluation.ground_truth import ground_truth_source
+
+        ground_truth_source(clips)
     if args.consistency_encoder is not None:
         job.reader = DividPipeline.from_pretrained(args.consistency_encoder).to(common.choose_device(args.device)).model.eval()
     if args.leakage and job.training is not None:
@@ -162,7 +174,7 @@ def _check_options(args: Namespace) -> None:
     for name, needed in NEEDS.items():
         if getattr(args, name) and not getattr(args, needed):
             raise ConfigError(f"--{name.replace('_', '-')} means nothing without --{needed}: add it")
-    for name in ("pairs", "realism_pairs", "consistency_pairs"):
+    for name in ("pairs", "realism_pairs", "consistency_pairs", "ground_truth_pairs"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(args, name)}, must be 1 or more")
 
@@ -304,6 +316,14 @@ def _encode_again(job: _Job) -> None:
         result = measure_consistency(job.model, job.clips, num_pairs=num_pairs, reader=job.reader, told=progress, **job.options)
     result = replace(result, reader=job.args.consistency_encoder or "")
     _keep(job, "consistency", result, "consistency.json", result.to_text())
+
+
+def _compare_with_truth(job: _Job) -> None:
+    from divid.evaluation.ground_truth import measure_ground_truth
+
+    with common.progress_bar() as progress:
+        result = measure_ground_truth(job.model, job.clips, num_pairs=job.args.ground_truth_pairs, told=progress, **job.options)
+    _keep(job, "ground_truth", result, "ground_truth.json", result.to_text())
 
 
 def _keep(job: _Job, name: str, result: Any, file: str, text: str) -> None:

@@ -179,6 +179,15 @@ class ClipDataset:
         part, row = self._at(index)
         return part.poses(row)
 
+    def origin(self, index: int) -> tuple[str, dict[str, Any]]:
+        """Give the source that a clip was prepared from, and the options of that preparation.
+
+        Args:
+            index: The clip.
+        """
+        part, _ = self._at(index)
+        return part.source, dict(part.options)
+
     def row(self, index: int) -> dict[str, Any]:
         """Give a clip's row without its frames: recording, trial, source file and hash, and the like.
 
@@ -255,6 +264,7 @@ class _Part:
 
     def __init__(self, folder: Path, info: dict[str, Any], table: pa.Table) -> None:
         self.folder = folder
+        self.source, self.options = str(info.get("source", "unknown")), dict(info.get("options", {}))
         self.image_size, self.channels = int(info["image_size"]), int(info["channels"])
         self.factors = {kind: tuple(info["factors"][kind]) for kind in KINDS}
         self.classes = {column.split(".", 1)[1]: tuple(names) for column, names in label_columns(info["factors"]).items()}

@@ -84,6 +84,25 @@ def decorrelation_loss(
         return value.detach() + len(s) / len(static) * (value - value.detach())
 
 
+def token_distance(one: Float[Tensor, "*batch dim"], other: Float[Tensor, "*batch dim"]) -> Float[Tensor, ""]:
+    """Give the mean squared distance of two sets of tokens that should be equal, in units of twice each entry's variance.
+
+    0: equal; about 1: as far apart as tokens of any two clips. The variance, over the global batch, has its gradient as well: a
+    ratio cannot be lowered by shrinking all tokens.
+
+    Args:
+        one: Tokens of some clips, of either kind.
+        other: Tokens of the same clips, seen in another way.
+
+    Source:
+        Not in the paper. Invariance to augmentation as in joint-embedding methods, e.g. Bardes et al., "VICReg" (2022); what
+        keeps tokens from collapsing here is the denoiser, which needs them.
+    """
+    everyone = torch.cat([from_all_processes(one), from_all_processes(other)])
+    variance = everyone.float().flatten(0, -2).var(0).clamp_min(1e-6)
+    return ((one.float() - other.float()).square() / (2 * variance)).mean()
+
+
 def channel_profile(abar_t: Tensor, config: BottleneckConfig, progress: Tensor) -> Tensor:
     """Give w(t), the profile of the explicit bottleneck.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from divid.evaluation.consistency import Consistency
+from divid.evaluation.ground_truth import ROWS, GroundTruth
 from divid.evaluation.inception import ClassScores
 from divid.evaluation.intervals import Rate
 from divid.evaluation.leakage import DIRECTIONS, Leakage
@@ -21,6 +22,7 @@ def evaluation_report(
     reconstruction: Reconstruction,
     *,
     consistency: Consistency | None = None,
+    ground_truth: GroundTruth | None = None,
     likeness: Likeness | None = None,
     swaps: SwapResult | None = None,
     sampled: SampledResult | None = None,
@@ -33,6 +35,7 @@ def evaluation_report(
         facts: What stands on top: model, data, seed and the like.
         reconstruction: Of held-out clips.
         consistency: Of swaps encoded again.
+        ground_truth: Of swaps beside the clips that they should be.
         likeness: Of reconstructions and swaps.
         swaps: The swap test.
         sampled: Its sampled variants.
@@ -43,6 +46,8 @@ def evaluation_report(
     parts += ["## Reconstruction", _reconstruction_table(reconstruction)]
     if consistency is not None:
         parts += ["## Self-consistency of swaps", *_consistency_parts(consistency)]
+    if ground_truth is not None:
+        parts += ["## Swaps beside their ground truth", *_ground_truth_parts(ground_truth)]
     if likeness is not None:
         parts += ["## Likeness", *_likeness_parts(likeness)]
     if swaps is not None:
@@ -98,6 +103,20 @@ def _consistency_parts(consistency: Consistency) -> list[str]:
     return [
         f"Swaps encoded again by {reader}: nearer to the tokens they were made of than to the others'? No labels.",
         markdown_table(("", "% (95 % over clips)", "N"), rows),
+    ]
+
+
+def _ground_truth_parts(ground_truth: GroundTruth) -> list[str]:
+    rows = []
+    for name, text in ROWS.items():
+        value = getattr(ground_truth, name)
+        low, high = value.interval
+        interval = f"{low:.2f} to {high:.2f}" if low == low else "-"
+        rows.append((text, f"{value.mean:.2f}", interval, str(ground_truth.num_pairs)))
+    return [
+        "A in B's motion, as it would be drawn. No judge, no labels.",
+        markdown_table(("", "PSNR in dB to the ground truth", "95 % over clips", "pairs"), rows),
+        f"Nearer to the ground truth than to A and to B: {percent(ground_truth.is_nearest)} % of the swaps.",
     ]
 
 

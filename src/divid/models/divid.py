@@ -22,6 +22,7 @@ from divid.diffusion.objective import (
     from_all_processes,
     orthogonality_loss,
     simple_loss,
+    token_distance,
 )
 from divid.diffusion.sampling import sample_frames
 from divid.diffusion.schedule import add_noise, alphas_cumprod, input_scale, prediction_target, prediction_to_x_0
@@ -30,6 +31,7 @@ from divid.models.denoiser import Denoiser, TokenContext
 from divid.models.frame_encoder import FrameEncoder
 from divid.models.sequence_encoder import SequenceEncoder, TokenDistributions
 from divid.models.sequence_model import SequenceModel, pick_frames, take_frames
+from divid.models.token_grid import TokenGrid
 from divid.models.token_memory import TokenMemory, summarise_dynamic
 from divid.precision import autocast
 from divid.randomness import Randomness, derive_seed, to_device
@@ -68,6 +70,10 @@ class DividModel(SequenceModel):
             self.frame_encoder.num_features,
             has_variances=self.options.bottleneck.kind == "channel",
         )
+        self.static_grid: TokenGrid | None = None
+        self.dynamic_grid: TokenGrid | None = None
+        if self.options.bottleneck.kind == "rate":
+            self.static_grid, self.dynamic_grid = TokenGrid(tokens.static_dim), TokenGrid(tokens.dynamic_dim)
         self.has_empty_tokens = bool(tokens.static_dropout or tokens.dynamic_dropout)
         if self.has_empty_tokens:
             self.empty_static = nn.Parameter(torch.zeros(tokens.static_dim))
@@ -98,8 +104,11 @@ class DividModel(SequenceModel):
         return [*super().blocks(), *parts]
 
     def sequence_codes(self, features: FrameFeatures) -> Codes:
-        """Turn the features of a whole sequence into codes (means, where the explicit bottleneck is on)."""
-        return self._tokens(features).codes
+        """Turn the features of a whole sequence into codes (with an explicit bottleneck: means, or rounded)."""
+        codes = self._tokens(features).codes
+        if self.static_grid is None or self.dynamic_grid is None:
+            return codes
+        return Codes(self.static_grid.round(codes.static), self.dynamic_grid.round(codes.dynamic))
 
     @torch.no_grad()
     def decode(
@@ -151,7 +160,7 @@ class DividModel(SequenceModel):
         return torch.cat(chunks, dim=1)
 
     def losses(self, video: Video, randomness: Randomness, num_decoded_frames: int = 0) -> dict[str, Tensor]:
-        """Give the terms of eq. (5): `simple`, `orthogonality`, with those options `bottleneck` and `features`, and `total`.
+        """Give the terms of eq. (5), `simple` and `orthogonality`, what options add (`bottleneck`, `features`, ...), and `total`.
 
         Args:
             video: The batch's clips.
@@ -162,7 +171,7 @@ class DividModel(SequenceModel):
         Raises:
             ConfigError: The video has another size or number of channels than the model.
         """
-        distributions = self._training_tokens(video, randomness)
+        distributions, invariances = self._training_tokens(video, randomness)
         codes = distributions.codes
         picked = pick_frames(video, randomness, num_decoded_frames)
         x_0 = take_frames(video, picked)
@@ -185,6 +194,8 @@ class DividModel(SequenceModel):
         static, dynamic = self._with_noise(static, dynamic, randomness)
         if self.options.bottleneck.kind == "channel":
             static, dynamic, terms["bottleneck"] = self._through_channel(distributions, picked, t, randomness)
+        elif self.options.bottleneck.kind == "rate":
+            static, dynamic, terms["bottleneck"] = self._on_grids(static, dynamic, randomness)
         static, dynamic = self._drop_tokens(static, dynamic, randomness)
         abar_t = self.abar[t][..., None, None, None]
         target = prediction_target(x_0, noise, abar_t, diffusion.prediction_type)
@@ -199,7 +210,9 @@ class DividModel(SequenceModel):
             total = total + self.options.feature_loss.weight * terms["features"]
         if "bottleneck" in terms:
             total = total + self.options.bottleneck.beta * terms["bottleneck"]
-        return {"total": total, **terms}
+        for name, distance in invariances.items():
+            total = total + getattr(self.options.tokens, name) * distance
+        return {"total": total, **terms, **invariances}
 
     def remember(self) -> None:
         """Keep the tokens of the last call of `losses` for later steps; training calls it once a step, a trial does not."""
@@ -221,29 +234,43 @@ class DividModel(SequenceModel):
             static_features = reference[:, 0]
         return self.sequence_encoder(features, reference, static_features)
 
-    def _training_tokens(self, video: Video, randomness: Randomness) -> TokenDistributions:
-        """Encode a training batch; `motion_augmentation` changes what the dynamic tokens see, `static_flip` the static one."""
-        choice = self._static_choice(video, randomness)
-        strength, flip = self._strength_now("motion_augmentation", randomness), self.options.tokens.static_flip
+    def _training_tokens(self, video: Video, randomness: Randomness) -> tuple[TokenDistributions, dict[str, Tensor]]:
+        """Encode a training batch; `motion_augmentation` changes what the dynamic tokens see, `static_flip` the static one.
+
+        Returns:
+            The tokens, and the terms `dynamic_invariance` and `static_invariance` where they have a weight.
+        """
+        choice, options = self._static_choice(video, randomness), self.options.tokens
+        strength, flip = self._strength_now("motion_augmentation", randomness), options.static_flip
         share = self._strength_now("back_translation", randomness) if torch.is_grad_enabled() else 0.0
         if not strength and not share and not flip:
-            return self._tokens(self.frame_features(video), choice)
+            return self._tokens(self.frame_features(video), choice), {}
         looks, moving = self._translated(video, randomness, share) if share else (video, video)
-        if self.options.tokens.static_source == "whole":
-            unchanged = looks
-        elif choice is None:
-            unchanged = looks[:, :1]
-        else:
-            unchanged = take_frames(looks, choice[:, None])
+        unchanged = self._static_frames(looks, choice)
         if flip:
             is_flipped = to_device(randomness.uniform("static flip") < flip, video.device)
             unchanged = _choose(is_flipped, unchanged.flip(-1), unchanged)
-        num_frames = video.shape[1]
-        colours = self.options.tokens.motion_augmentation_colours
-        moving = augment_appearance(moving, randomness, strength, colours=colours)
-        features = self.frame_features(torch.cat([moving, unchanged], dim=1))
-        motion, static = features[:, :num_frames], features[:, num_frames:].mean(1)
-        return self.sequence_encoder(motion, motion[:, :1], static)
+        moving = augment_appearance(moving, randomness, strength, colours=options.motion_augmentation_colours)
+        weights = {"dynamic": options.dynamic_invariance, "static": options.static_invariance}
+        is_compared = torch.is_grad_enabled() and any(weights.values())
+        counts = [moving.shape[1], unchanged.shape[1]]
+        seen = [moving, unchanged, video] if is_compared else [moving, unchanged]
+        motion, static, plain = self.frame_features(torch.cat(seen, dim=1)).tensor_split([counts[0], sum(counts)], dim=1)
+        tokens = self.sequence_encoder(motion, motion[:, :1], static.mean(1))
+        if not is_compared:
+            return tokens, {}
+        as_it_is = self._tokens(plain, choice).codes
+        return tokens, {
+            f"{kind}_invariance": token_distance(getattr(tokens.codes, kind), getattr(as_it_is, kind))
+            for kind, weight in weights.items()
+            if weight
+        }
+
+    def _static_frames(self, video: Video, choice: Tensor | None) -> Tensor:
+        """Give the frames that the static token sees in training."""
+        if self.options.tokens.static_source == "whole":
+            return video
+        return video[:, :1] if choice is None else take_frames(video, choice[:, None])
 
     def _strength_now(self, lever: str, randomness: Randomness) -> float:
         """Give the strength of one of the `LATE_LEVERS` in this step: 0 before it begins, whole for held-out clips (below 0)."""
@@ -361,6 +388,23 @@ class DividModel(SequenceModel):
             eta = randomness.normal(f"{name} channel", mean.shape[1:], mean.device)
             drawn.append(mean + variance.sqrt() * eta)
         return drawn[0], drawn[1], divergence
+
+    def _on_grids(self, static: Tensor, dynamic: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor, Tensor]:
+        """Blur tokens of shape (clips, frames, dim) as rounding would, and give their bits: of one s, and of a frame's d."""
+        bottleneck, static_grid, dynamic_grid = self.options.bottleneck, self.static_grid, self.dynamic_grid
+        assert static_grid is not None and dynamic_grid is not None
+        if 0 <= randomness.step < bottleneck.start * self.options.num_train_steps:
+            weights = [*static_grid.parameters(), *dynamic_grid.parameters()]
+            return static, dynamic, 0.0 * torch.stack([weight.sum() for weight in weights]).sum()  # processes share all gradients
+        blurred, total = [], torch.zeros((), device=static.device)
+        for name, grid, tokens, share in (
+            ("static", static_grid, static[:, :1], bottleneck.static_share),
+            ("dynamic", dynamic_grid, dynamic, bottleneck.dynamic_share),
+        ):
+            uniform = to_device(randomness.uniform(f"{name} rounding", tuple(tokens.shape[1:])), tokens.device)
+            blurred.append(grid.blur(tokens, uniform))
+            total = total + share * grid.bits(blurred[-1]).mean()
+        return blurred[0].expand_as(static).to(static), blurred[1].to(dynamic), total
 
     def _contexts(self, static: Tensor, dynamic: Tensor, sampling: SamplingConfig) -> list[TokenContext]:
         """Prepare what `_guided` needs: both tokens, and as far as the scales ask for it the static one alone, and none."""

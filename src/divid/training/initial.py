@@ -14,9 +14,12 @@ from divid.export import load_model, resolve_model
 TOLD_BY_TRAINING = ("max_frame_spacing", "frames_per_sequence", "num_train_steps", "num_train_clips")
 """Options that the data or the recipe set; they have no part in the shapes of the weights."""
 
+GRIDS = ("static_grid.", "dynamic_grid.")
+"""Weights of the bottleneck `rate`, which may begin in a model that was trained without it."""
+
 
 def take_weights(model: nn.Module, name: str) -> None:
-    """Give an untrained model the weights of a trained one.
+    """Give an untrained model the weights of a trained one; the grids of the bottleneck `rate` may be new to it.
 
     Args:
         model: As the recipe has it, on the CPU; its weights are replaced.
@@ -33,6 +36,8 @@ def take_weights(model: nn.Module, name: str) -> None:
             "give another model, or --method"
         )
     weights, wanted = trained.state_dict(), model.state_dict()
+    if not any(key.startswith(GRIDS) for key in weights):
+        weights |= {key: value for key, value in wanted.items() if key.startswith(GRIDS)}
     if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in wanted.items()}:
         raise ConfigError(f"training.initial_model {name!r} has another architecture: {_differences(model, trained)}")
     model.load_state_dict({key: value.to(wanted[key].dtype) for key, value in weights.items()})

@@ -166,6 +166,7 @@ def seconds_a_step(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: fl
         recipe: Resolved, with its precision settled.
         times: How many times as many clips the whole batch has.
     """
+    recipe = _recipe_of_part(recipe, batch, times)
     options, tokens = recipe.training, getattr(recipe.model, "tokens", None)
     shares = {0.0}
     if isinstance(tokens, TokenConfig):
@@ -176,6 +177,13 @@ def seconds_a_step(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: fl
         there = batch._replace(step=math.ceil(start * options.num_steps))
         seconds += (end - start) * times * quickest_step(model, there, recipe, options.precision)
     return seconds
+
+
+def _recipe_of_part(recipe: Recipe, batch: ClipBatch, times: float) -> Recipe:
+    """Give the recipe of a part of a batch: levers that mix the clips of a batch (back-translation) look for no others."""
+    if times <= 1:
+        return recipe
+    return replace(recipe, training=replace(recipe.training, batch_size=len(batch.video)))
 
 
 def shortened(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: float = 1.0) -> Recipe:
@@ -281,7 +289,7 @@ def estimate_cost(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: flo
     everything = _count_flops(lambda: training_losses(model, one, recipe))
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     parameters["other"] = sum(p.numel() for p in model.parameters()) - sum(parameters.values())
-    kept = _bytes_kept_for_backward(model, batch, recipe)
+    kept = _bytes_kept_for_backward(model, batch, _recipe_of_part(recipe, batch, times))
     return RunCost(
         parameters=parameters,
         encoder_flops=encoder / num_frames,

@@ -12,21 +12,24 @@ from divid.errors import ConfigError
 from divid.recipes import flatten, load_recipe
 
 EXPECTED = {
-    "residual": {"model.tokens.use_residual": False},
+    "residual": {"model.tokens.use_residual": True},
     "shared-training-noise": {"model.diffusion.shared_training": True},
     "shared-sampling-noise": {"model.diffusion.shared_sampling": False},
     "scale-input": {"model.diffusion.scale_input": False},
     "cross-attention": {"model.denoiser.conditioning": "adagn"},
-    "static-random": {"model.tokens.static_source": "random"},
+    "static-first": {"model.tokens.static_source": "first"},
     "static-whole": {"model.tokens.static_source": "whole"},
     "bottleneck": {"model.bottleneck.kind": "channel"},
     "timestep-shift": {"model.diffusion.timestep_shift": 1.0},
     "static-flip": {"model.tokens.static_flip": 0.5},
-    "motion-augmentation": {"model.tokens.motion_augmentation": 1.0},
-    "back-translation": {"model.tokens.back_translation": 0.5},
+    "motion-augmentation": {"model.tokens.motion_augmentation": 0.0},
+    "motion-augmentation-start": {"model.tokens.motion_augmentation_start": 0.0},
+    "back-translation": {"model.tokens.back_translation": 0.0},
+    "back-translation-start": {"model.tokens.back_translation_start": 0.0},
     "data-augmentation": {"data.augmentation": 0.5},
     "orthogonality-memory": {"model.tokens.orthogonality_memory": 512},
-    "canvas": {"model.denoiser.canvas_channels": 32},
+    "canvas": {"model.denoiser.canvas_channels": 0},
+    "canvas-source": {"model.denoiser.canvas_source": "both"},
     "orthogonality": {"model.tokens.orthogonality_weight": 0.0},
     "token-dropout": {"model.tokens.static_dropout": 0.0, "model.tokens.dynamic_dropout": 0.0},
 }
@@ -45,10 +48,10 @@ def test_every_variant_resolves_to_what_it_says_and_to_nothing_else():
 def test_added_biases_are_told_from_removed_ones():
     variants = variants_of(load_recipe("puppets-cpu").resolve())
     added = [name for name, variant in variants.items() if variant.is_added]
-    biases = ["canvas", "static-flip", "motion-augmentation", "back-translation", "data-augmentation", "orthogonality-memory"]
-    assert added == ["shared-training-noise", "bottleneck", *biases]
+    biases = ["static-flip", "data-augmentation", "orthogonality-memory"]
+    assert added == ["residual", "shared-training-noise", "bottleneck", *biases]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
-    assert (variants["residual"].full, variants["residual"].other) == ("on", "off")
+    assert (variants["residual"].full, variants["residual"].other) == ("off", "on")
 
 
 def test_only_the_sampling_switch_takes_the_full_recipes_model():
@@ -74,7 +77,7 @@ def test_what_the_paper_recipe_lacks_is_left_out_or_switched_on():
 
 def test_late_levers_and_the_maps_source_are_biases_where_the_recipe_has_them():
     late = {"model.tokens.motion_augmentation": 0.5, "model.tokens.motion_augmentation_start": 0.5}
-    both = variants_of(load_recipe("puppets-cpu", {"model.denoiser.canvas_channels": 8, **late}).resolve())
+    both = variants_of(load_recipe("paper", {"model.denoiser.canvas_channels": 8, **late}).resolve())
     assert (both["canvas-source"].is_added, dict(both["canvas-source"].overrides)) == (
         True,
         {"model.denoiser.canvas_source": "dynamic"},
@@ -84,7 +87,7 @@ def test_late_levers_and_the_maps_source_are_biases_where_the_recipe_has_them():
     alone = {"model.denoiser.canvas_channels": 8, "model.denoiser.canvas_source": "dynamic"}
     variant = variants_of(load_recipe("puppets-cpu", alone).resolve())["canvas-source"]
     assert (variant.is_added, dict(variant.overrides)) == (False, {"model.denoiser.canvas_source": "both"})
-    assert "canvas-source" not in variants_of(load_recipe("puppets-cpu").resolve())
+    assert "canvas-source" not in variants_of(load_recipe("paper").resolve())
 
 
 def test_an_even_draw_of_time_steps_is_the_other_of_a_shifted_one():

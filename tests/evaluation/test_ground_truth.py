@@ -116,6 +116,21 @@ def test_whoever_knows_the_answer_is_nearest_to_it(puppets):
     assert result.to_dict()["psnr_db"]["swap"]["mean"] == result.swap.mean
 
 
+class Displaced(Oracle):
+    """Knows the answer and draws it two pixels to the right."""
+
+    def decode(self, codes, *, seeds, sampling=None, first_frame=0, callback=None):
+        return super().decode(codes, seeds=seeds)[..., (torch.arange(16) - 2).clamp(min=0)]
+
+
+def test_what_is_only_displaced_fits_once_it_is_moved(puppets):
+    """Scenery is plain, so what a shift brings in at the border is what had been there."""
+    clips = ClipDataset.open(puppets)
+    result = measure(Displaced(clips), clips)
+    assert result.swap_aligned.mean > 40 > result.swap.mean
+    assert measure(Oracle(clips), clips).swap_aligned.mean == pytest.approx(106.02, abs=0.01)
+
+
 def test_grey_and_smaller_clips_have_grey_and_smaller_truths(puppets):
     clips = ClipDataset.open(puppets, image_size=8)
     assert ground_truth_source(clips)(0, 1, NUM_FRAMES).shape == (NUM_FRAMES, 8, 8, 3)

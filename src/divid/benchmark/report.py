@@ -190,6 +190,7 @@ _GROUND_TRUTH_TEXT = (
 )
 _GROUND_TRUTH = {
     "swap, dB": ("ground truth, swap", 1, 2), "ground truth reconstructed, dB": ("ground truth, reconstruction", 1, 2),
+    "swap moved to fit, dB": ("ground truth, swap_aligned", 1, 2),
     "A unchanged, dB": ("ground truth, copy_a", 1, 2), "B unchanged, dB": ("ground truth, copy_b", 1, 2),
     "nearest, %": ("nearest to the ground truth", 100, 1),
 }  # fmt: skip

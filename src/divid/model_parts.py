@@ -78,7 +78,8 @@ class TokenConfig:
             as they are; 0 (paper): none.
         back_translation_start: Share of the training after which that begins; before it swaps show too little.
         dynamic_invariance: Weight of the distance between the dynamic tokens of a clip as it is and as `motion_augmentation` or
-            `back_translation` let them see it, in units of their variance; 0 (paper): none.
+            `back_translation` let them see it, in units of their variance, in steps in which one of these or `static_flip`
+            is at work; 0 (paper): none.
         static_invariance: The same for the static token, which sees another clip where that is back-translated.
     """
 
@@ -124,7 +125,8 @@ class BottleneckConfig:
         beta: Weight of the KL term, a nat; for `rate` the price of a bit.
         static_share: How much the static token's KL (or bits) counts in it: 0 leaves what it holds unlimited.
         dynamic_share: The same for the dynamic tokens; the bits are those of one frame.
-        start: Share of the training after which the tokens are rounded and priced (`rate` only).
+        start: Share of the training after which training blurs tokens as rounding would, and prices them (`rate` only); the codes
+            that a model gives are rounded at all times.
     """
 
     kind: BottleneckKind = "none"

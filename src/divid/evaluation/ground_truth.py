@@ -193,7 +193,7 @@ def measure_ground_truth(
 
 
 class _PuppetTruth:
-    """Draws B's performance again, done by A's figure in A's clothes and place."""
+    """Draws B's performance again, by A's figure in A's clothes before A's scenery, standing where B stands."""
 
     def __init__(self, clips: ClipDataset, options: dict[str, Any]) -> None:
         self._clips, self._size, self._scenery = clips, options["image_size"], options["scenery"]

@@ -21,8 +21,8 @@ class TokenGrid(nn.Module):
     """Round each number of a token to a grid of its own, and price it.
 
     A token's mean tells a probe everything, however little it varies: probes rescale what they read, and noise that is only added
-    in training is not there when they do. Rounding is: a number that varies by less than half a cell is a constant, and what it
-    said is gone. Spacing, centre and spread of each number are learned together with the encoder, so bits that the decoder does
+    in training is not there when they do. Rounding is: a number that stays within one cell is a constant, and what it said is
+    gone. Spacing, centre and spread of each number are learned together with the encoder, so bits that the decoder does
     not miss are given up.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from divid.arrays import frames_to_video, peak_signal_to_noise
 from divid.config import SamplingConfig
@@ -26,7 +26,8 @@ from divid.data.sources.puppets import NUM_FRAMES, PuppetsSource, render_clip
 from divid.data.sources.sprites import SpritesSource
 from divid.errors import DatasetError
 from divid.evaluation.codes import BATCH_CLIPS, Told, device_of, swap_clips
-from divid.evaluation.intervals import ClipBootstrap, Interval, Rate
+from divid.evaluation.intervals import ClipBootstrap, Rate
+from divid.evaluation.quality import Estimate
 from divid.evaluation.swap import draw_pairs
 from divid.types import Disentangler, Video
 
@@ -48,24 +49,6 @@ LARGEST_SHIFT = 1 / 8
 
 
 @dataclass(frozen=True)
-class Similarity:
-    """PSNR to the ground truth over some pairs.
-
-    Args:
-        mean: In dB.
-        interval: Its 95 % interval over clips; not numbers where clips are too few.
-    """
-
-    mean: float
-    interval: Interval
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON has it: what is not a number becomes null."""
-        low, high = (None if math.isnan(end) else end for end in self.interval)
-        return {"mean": self.mean, "low": low, "high": high}
-
-
-@dataclass(frozen=True)
 class GroundTruth:
     """How near swaps are to the clips that they should be, in dB of PSNR.
 
@@ -81,12 +64,12 @@ class GroundTruth:
         num_pairs: Pairs.
     """
 
-    swap: Similarity
-    reconstruction: Similarity
-    swap_aligned: Similarity
-    reconstruction_aligned: Similarity
-    copy_a: Similarity
-    copy_b: Similarity
+    swap: Estimate
+    reconstruction: Estimate
+    swap_aligned: Estimate
+    reconstruction_aligned: Estimate
+    copy_a: Estimate
+    copy_b: Estimate
     is_nearest: Rate
     num_pairs: int
 
@@ -99,9 +82,8 @@ class GroundTruth:
         """Give all numbers as lines of text."""
         lines = []
         for name in ROWS:
-            value: Similarity = getattr(self, name)
-            low, high = value.interval
-            interval = "no interval" if math.isnan(low) else f"[{low:.2f}, {high:.2f}]"
+            value: Estimate = getattr(self, name)
+            interval = "no interval" if math.isnan(value.low) else f"[{value.low:.2f}, {value.high:.2f}]"
             lines.append(f"PSNR to the ground truth  {name:<22} {value.mean:6.2f} dB  {interval}  over {self.num_pairs} pairs")
         low, high = self.is_nearest.bootstrap
         interval = "no interval" if math.isnan(low) else f"[{low:.1%}, {high:.1%}]"
@@ -115,7 +97,7 @@ def has_ground_truth(clips: ClipDataset) -> bool:
     Args:
         clips: Of prepared data sets.
     """
-    return len(clips.info.names) == 1 and clips.origin(0)[0] in (PuppetsSource.name, SpritesSource.name)
+    return len(clips.info.names) == 1 and clips.origin(0)[0] in _SOURCES
 
 
 def ground_truth_source(clips: ClipDataset) -> FrameSource:
@@ -130,15 +112,13 @@ def ground_truth_source(clips: ClipDataset) -> FrameSource:
     names = ", ".join(clips.info.names)
     if len(clips.info.names) > 1:
         raise DatasetError(f"ground truth is taken from one data set, got {names}: give one")
-    source, options = clips.origin(0)
-    if source == PuppetsSource.name:
-        return _PuppetTruth(clips, options)
-    if source == SpritesSource.name:
-        return _SpriteTruth(clips)
-    raise DatasetError(
-        f"{names} (source {source}) has no ground truth of swaps, since nobody else does the very same thing in it: "
-        "use a puppets or sprites set"
-    )
+    source, _ = clips.origin(0)
+    if source not in _SOURCES:
+        raise DatasetError(
+            f"{names} (source {source}) has no ground truth of swaps, since nobody else does the very same thing in it: "
+            "use a puppets or sprites set"
+        )
+    return _SOURCES[source](clips)
 
 
 @torch.no_grad()
@@ -174,7 +154,8 @@ def measure_ground_truth(
     pairs = np.array(draw_pairs(clips, num_pairs, seed))
     options: dict[str, Any] = {"num_frames": num_frames, "sampling": sampling, "seed": seed, "told": told}
     _, _, swaps = swap_clips(model, clips, pairs, what="swap", **options)
-    found: dict[str, list[Float[np.ndarray, " batch"]]] = {name: [] for name in (*ROWS, "is_nearest")}
+    found: dict[str, list[Float[np.ndarray, " batch"]]] = {name: [] for name in ROWS}
+    nearest: list[Bool[np.ndarray, " batch"]] = []
     for start, made in zip(range(0, len(pairs), BATCH_CLIPS), swaps, strict=True):
         part = pairs[start : start + BATCH_CLIPS]
         truth = torch.cat([frames_to_video(truth_of(a, b, num_frames)) for a, b in part.tolist()])
@@ -185,17 +166,18 @@ def measure_ground_truth(
             found[name].append(_psnr(video, truth))
         for name, video in (("swap_aligned", made), ("reconstruction_aligned", again)):
             found[name].append(_aligned_psnr(video, truth))
-        found["is_nearest"].append((_psnr(made, truth) > np.maximum(_psnr(made, a), _psnr(made, b))).astype(float))
-    bootstrap = ClipBootstrap(pairs, seed)
+        nearest.append(found["swap"][-1] > np.maximum(_psnr(made, a), _psnr(made, b)))
+    bootstrap, num_clips = ClipBootstrap(pairs, seed), len(np.unique(pairs))
     values = {name: np.concatenate(parts) for name, parts in found.items()}
-    rows = {name: Similarity(float(values[name].mean()), bootstrap.mean_interval(values[name])) for name in ROWS}
-    return GroundTruth(**rows, is_nearest=bootstrap.rate(values["is_nearest"] > 0), num_pairs=len(pairs))
+    rows = {name: Estimate(float(of.mean()), *bootstrap.mean_interval(of), num_clips) for name, of in values.items()}
+    return GroundTruth(**rows, is_nearest=bootstrap.rate(np.concatenate(nearest)), num_pairs=len(pairs))
 
 
 class _PuppetTruth:
     """Draws B's performance again, by A's figure in A's clothes before A's scenery, standing where B stands."""
 
-    def __init__(self, clips: ClipDataset, options: dict[str, Any]) -> None:
+    def __init__(self, clips: ClipDataset) -> None:
+        _, options = clips.origin(0)
         self._clips, self._size, self._scenery = clips, options["image_size"], options["scenery"]
 
     def __call__(self, a: int, b: int, num_frames: int) -> np.ndarray:
@@ -233,6 +215,10 @@ class _SpriteTruth:
 
     def _key(self, a: int, b: int) -> tuple[str | None, ...]:
         return (*(self._labels[a][name] for name in self._static), *(self._labels[b][name] for name in self._dynamic))
+
+
+_SOURCES: dict[str, Callable[[ClipDataset], FrameSource]] = {PuppetsSource.name: _PuppetTruth, SpritesSource.name: _SpriteTruth}
+"""Name of the source that a set was prepared from -> where its ground truth comes from."""
 
 
 def _aligned_psnr(video: Video, reference: Video) -> Float[np.ndarray, " batch"]:

@@ -34,7 +34,7 @@ class Estimate:
 
     Args:
         mean: The mean.
-        low: Lower end of the 95 % interval (normal, from the spread over the clips).
+        low: Lower end of the 95 % interval (by `of` normal, from the spread over the clips).
         high: Upper end.
         num_clips: Clips it was taken over.
     """
@@ -55,6 +55,10 @@ class Estimate:
         mean = math.fsum(values) / count
         spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (count - 1) / count) if count > 1 else math.nan
         return cls(mean, mean - 1.96 * spread, mean + 1.96 * spread, count)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as JSON has it: what is not a number becomes null."""
+        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -129,9 +133,9 @@ class Quality:
     def to_dict(self) -> dict[str, Any]:
         """Give all numbers as JSON stores them; null where there is none."""
         return {
-            "psnr_db": _as_json(self.psnr),
-            "ssim": _as_json(self.ssim),
-            "perceptual": None if self.perceptual is None else {"network": self.network, **_as_json(self.perceptual)},
+            "psnr_db": self.psnr.to_dict(),
+            "ssim": self.ssim.to_dict(),
+            "perceptual": None if self.perceptual is None else {"network": self.network, **self.perceptual.to_dict()},
             "flicker": self.flicker.to_dict(),
         }
 
@@ -242,10 +246,6 @@ def _reconstructions(
         yield model.decode(model.encode(video), seeds=[seed + i for i in indices], sampling=sampling), video
         if told:
             told("reconstructing", indices[-1] + 1, len(clips))
-
-
-def _as_json(estimate: Estimate) -> dict[str, Any]:
-    return {name: None if math.isnan(value) else value for name, value in asdict(estimate).items()}
 
 
 def _describe(estimate: Estimate, digits: int, unit: str) -> str:

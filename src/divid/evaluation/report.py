@@ -107,15 +107,10 @@ def _consistency_parts(consistency: Consistency) -> list[str]:
 
 
 def _ground_truth_parts(ground_truth: GroundTruth) -> list[str]:
-    rows = []
-    for name, text in ROWS.items():
-        value = getattr(ground_truth, name)
-        low, high = value.interval
-        interval = f"{low:.2f} to {high:.2f}" if low == low else "-"
-        rows.append((text, f"{value.mean:.2f}", interval, str(ground_truth.num_pairs)))
+    rows = [(text, *_estimate(getattr(ground_truth, name), 2)) for name, text in ROWS.items()]
     return [
-        "A in B's motion, as it would be drawn. No judge, no labels.",
-        markdown_table(("", "PSNR in dB to the ground truth", "95 % over clips", "pairs"), rows),
+        f"A in B's motion, as it would be drawn, of {ground_truth.num_pairs} pairs. No judge, no labels.",
+        markdown_table(("", "PSNR in dB to the ground truth", "95 % over clips", "clips"), rows),
         f"Nearer to the ground truth than to A and to B: {percent(ground_truth.is_nearest)} % of the swaps.",
     ]
 

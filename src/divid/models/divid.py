@@ -275,8 +275,11 @@ class DividModel(SequenceModel):
     def _strength_now(self, lever: str, randomness: Randomness) -> float:
         """Give the strength of one of the `LATE_LEVERS` in this step: 0 before it begins, whole for held-out clips (below 0)."""
         tokens = self.options.tokens
-        is_early = 0 <= randomness.step < tokens.first_step(lever, self.options.num_train_steps)
-        return 0.0 if is_early else getattr(tokens, lever)
+        return 0.0 if self._is_before(getattr(tokens, f"{lever}_start"), randomness) else getattr(tokens, lever)
+
+    def _is_before(self, share: float, randomness: Randomness) -> bool:
+        """Tell whether this is a training step (held-out clips: below 0) before that share of the training is over."""
+        return 0 <= randomness.step < share * self.options.num_train_steps
 
     @torch.no_grad()
     def _translated(self, video: Video, randomness: Randomness, share: float) -> tuple[Video, Video]:
@@ -393,7 +396,7 @@ class DividModel(SequenceModel):
         """Blur tokens of shape (clips, frames, dim) as rounding would, and give their bits: of one s, and of a frame's d."""
         bottleneck, static_grid, dynamic_grid = self.options.bottleneck, self.static_grid, self.dynamic_grid
         assert static_grid is not None and dynamic_grid is not None
-        if 0 <= randomness.step < bottleneck.start * self.options.num_train_steps:
+        if self._is_before(bottleneck.start, randomness):
             weights = [*static_grid.parameters(), *dynamic_grid.parameters()]
             return static, dynamic, 0.0 * torch.stack([weight.sum() for weight in weights]).sum()  # processes share all gradients
         blurred, total = [], torch.zeros((), device=static.device)

@@ -20,6 +20,10 @@ EXPECTED = {
     "static-first": {"model.tokens.static_source": "first"},
     "static-whole": {"model.tokens.static_source": "whole"},
     "bottleneck": {"model.bottleneck.kind": "channel"},
+    "bottleneck-rate": {"model.bottleneck.kind": "rate", "model.bottleneck.beta": 6e-6, "model.bottleneck.static_share": 0.25},
+    "dynamic-invariance": {"model.tokens.dynamic_invariance": 0.02},
+    "static-invariance": {"model.tokens.static_invariance": 0.01},
+    "motion-augmentation-colours": {"model.tokens.motion_augmentation_colours": 0.0},
     "timestep-shift": {"model.diffusion.timestep_shift": 1.0},
     "static-flip": {"model.tokens.static_flip": 0.5},
     "motion-augmentation": {"model.tokens.motion_augmentation": 0.0},
@@ -48,8 +52,8 @@ def test_every_variant_resolves_to_what_it_says_and_to_nothing_else():
 def test_added_biases_are_told_from_removed_ones():
     variants = variants_of(load_recipe("puppets-cpu").resolve())
     added = [name for name, variant in variants.items() if variant.is_added]
-    biases = ["static-flip", "data-augmentation", "orthogonality-memory"]
-    assert added == ["residual", "shared-training-noise", "bottleneck", *biases]
+    biases = ["static-flip", "data-augmentation", "orthogonality-memory", "dynamic-invariance", "static-invariance"]
+    assert added == ["residual", "shared-training-noise", "bottleneck", "bottleneck-rate", *biases]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
     assert (variants["residual"].full, variants["residual"].other) == ("off", "on")
 
@@ -71,8 +75,16 @@ def test_what_the_paper_recipe_lacks_is_left_out_or_switched_on():
     changed = variants_of(load_recipe("puppets-cpu", {"model.tokens.static_source": "whole"}).resolve())
     assert {"static-first", "static-random"} <= set(changed)
     assert "static-whole" not in changed
-    with_bottleneck = variants_of(load_recipe("puppets-cpu", {"model.bottleneck.kind": "channel"}).resolve())["bottleneck"]
-    assert (dict(with_bottleneck.overrides), with_bottleneck.is_added) == ({"model.bottleneck.kind": "none"}, False)
+    for kind in ("channel", "rate"):
+        others = variants_of(load_recipe("puppets-cpu", {"model.bottleneck.kind": kind}).resolve())
+        without = others["bottleneck"]
+        assert (dict(without.overrides), without.is_added) == ({"model.bottleneck.kind": "none"}, False)
+        assert "bottleneck-rate" not in others
+
+
+def test_invariance_is_no_bias_of_a_recipe_that_shows_clips_as_they_are():
+    names = set(variants_of(load_recipe("paper").resolve()))
+    assert not names & {"dynamic-invariance", "static-invariance", "motion-augmentation-colours"}
 
 
 def test_late_levers_and_the_maps_source_are_biases_where_the_recipe_has_them():

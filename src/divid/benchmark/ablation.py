@@ -68,6 +68,14 @@ _LEVERS: tuple[tuple[str, str, str, float], ...] = (
 )
 """Name, title, key, and the value that switches it on where the recipe has 0."""
 
+_INVARIANCES: tuple[tuple[str, str, str, float], ...] = (
+    ("dynamic-invariance", "equal dynamic tokens of clips as they are and as changed", "model.tokens.dynamic_invariance", 0.02),
+    ("static-invariance", "equal static tokens of the same two", "model.tokens.static_invariance", 0.01),
+)
+"""As `_LEVERS`."""
+
+_PRICES: Mapping[str, Mapping[str, float]] = {"rate": {"model.bottleneck.beta": 6e-6, "model.bottleneck.static_share": 0.25}}
+"""What a kind of bottleneck needs beside its name where the recipe has none: at the default `beta` bits are far too dear."""
 
 EVEN_DRAW, SHIFTED_DRAW = 1.0, 6.0
 """`model.diffusion.timestep_shift` without the bias (the paper's), and the value that switches it on."""
@@ -86,9 +94,9 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
         raise ConfigError(f"the recipe trains {recipe.method!r}, and the biases are those of 'divid': give a recipe of that")
     flat = flatten(recipe)
     made = [_switch(flat, name, title, key) for name, title, key in _SWITCHES if not _is_impossible(flat, key)]
-    made += [_conditioning(flat), *_static_sources(flat), _bottleneck(flat), _timestep_shift(flat)]
+    made += [_conditioning(flat), *_static_sources(flat), *_bottlenecks(flat), _timestep_shift(flat)]
     made += [_strength(flat, *lever) for lever in _LEVERS]
-    made += [*_canvas_source(flat), *_late_levers(flat)]
+    made += [*_seen_differently(flat), *_canvas_source(flat), *_late_levers(flat)]
     weight = "model.tokens.orthogonality_weight"
     if flat[weight]:
         made.append(_without("orthogonality", "orthogonality of the two tokens", flat, {weight: 0.0}))
@@ -191,11 +199,24 @@ def _static_sources(flat: Mapping[str, Any]) -> list[Variant]:
     return [Variant(f"static-{value}", "frame of the static token", False, flat[key], value, {key: value}) for value in others]
 
 
-def _bottleneck(flat: Mapping[str, Any]) -> Variant:
-    key = "model.bottleneck.kind"
-    is_on = flat[key] != "none"
-    other = "none" if is_on else "channel"
-    return Variant("bottleneck", "explicit bottleneck", not is_on, flat[key], other, {key: other})
+def _bottlenecks(flat: Mapping[str, Any]) -> list[Variant]:
+    key, title = "model.bottleneck.kind", "explicit bottleneck"
+    full = flat[key]
+    if full != "none":
+        return [Variant("bottleneck", title, False, full, "none", {key: "none"})]
+    names = {"channel": "bottleneck", "rate": "bottleneck-rate"}
+    return [Variant(name, title, True, full, kind, {key: kind, **_PRICES.get(kind, {})}) for kind, name in names.items()]
+
+
+def _seen_differently(flat: Mapping[str, Any]) -> list[Variant]:
+    """Give what means something only where training shows the encoder a clip otherwise than it is."""
+    if not any(flat[f"model.tokens.{lever}"] for lever in LATE_LEVERS):
+        return []
+    made = [_strength(flat, *lever) for lever in _INVARIANCES]
+    key = "model.tokens.motion_augmentation_colours"
+    if flat["model.tokens.motion_augmentation"] and flat[key]:
+        made.append(_without("motion-augmentation-colours", "colours among what is augmented", flat, {key: 0.0}))
+    return made
 
 
 def _timestep_shift(flat: Mapping[str, Any]) -> Variant:

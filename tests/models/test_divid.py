@@ -2,6 +2,10 @@
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -530,3 +534,28 @@ def test_the_feature_loss_is_the_distance_of_the_implied_clean_frames(monkeypatc
 def test_the_feature_loss_needs_weights_where_none_come_with_it():
     with pytest.raises(ConfigError, match=r"model\.feature_loss\.weights_file is empty"):
         make_model(feature_loss={"network": "vgg16"})
+
+
+CAPTURED_BESIDE_EAGER = """
+import functools
+import torch
+from small_model import make_model, step, video
+
+torch.compile = functools.partial(torch.compile, backend="aot_eager")
+eager, compiled = make_model(), make_model()
+compiled.compile_networks()
+for model in (eager, compiled):
+    model.losses(video(), step(), num_decoded_frames=2)["total"].backward()
+assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0, "nothing was compiled"
+of_compiled = dict(compiled.named_parameters())
+for name, weight in eager.named_parameters():
+    torch.testing.assert_close(of_compiled[name].grad, weight.grad, rtol=1e-4, atol=1e-6, msg=lambda said: f"{name}: {said}")
+"""
+
+
+def test_a_step_as_torch_compile_captures_it_gives_what_an_eager_one_does():
+    # forward and backward graphs as captured, without the C++ made of them, which takes minutes, and without the other tests' type checks
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-W", "ignore", "-c", CAPTURED_BESIDE_EAGER]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr

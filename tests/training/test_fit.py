@@ -40,7 +40,17 @@ def test_a_run_folder_holds_all_that_is_promised(fit, data):
     assert [row["step"] for row in rows if "train/total" in row] == list(range(1, 13))
     assert [row["step"] for row in rows if "validation/psnr" in row] == [5, 10, 12]
     assert {"train/simple", "train/orthogonality", "train/gradient_norm", "train/learning_rate"} <= rows[0].keys()
-    assert {"speed/clips_per_second", "speed/frames_per_second"} <= rows[0].keys()
+    assert {"speed/clips_per_second", "speed/frames_per_second", "speed/memory_mib"} <= rows[0].keys()
+
+
+def test_memory_stays_flat_over_a_run(data, tmp_path):
+    levers = {"motion_augmentation": 1.0, "back_translation": 0.5}
+    recipe = divid_recipe(levers, num_steps=160, validate_every_steps=0, log_every_steps=20, batch_size=4)
+    train(recipe, [data], tmp_path / "run", device="cpu", progress=False)
+    memory = {
+        row["step"]: row["speed/memory_mib"] for row in read_metrics(tmp_path / "run" / "metrics.csv") if "train/total" in row
+    }
+    assert abs(memory[160] - memory[40]) < 12, memory  # a graph kept from each step would be 0.3 MiB a step and more
 
 
 def test_signals_are_what_they_were_before_a_training(fit):

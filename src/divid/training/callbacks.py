@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from divid.training.memory import memory_mib
 from divid.training.metrics import as_numbers
 from divid.training.module import TrainingModule
 from divid.training.sharding import ShardedStrategy, share_out
@@ -81,7 +82,7 @@ class AveragedWeights(WeightAveraging):
 
 
 class MetricsLog(Callback):
-    """Logs every term of the loss, the gradient's norm, the rate and the speed, each with the number of the step just made.
+    """Logs every term of the loss, the gradient's norm, the rate, speed and memory, each with the number of the step just made.
 
     Args:
         every_steps: Steps between two rows; the first and the last step have one too.
@@ -112,7 +113,11 @@ class MetricsLog(Callback):
             terms = {name: trainer.strategy.reduce(value.clone(), reduce_op="mean") for name, value in terms.items()}
         values = {f"train/{name}": value for name, value in as_numbers(terms).items()}
         seconds = max(time.monotonic() - self._since, 1e-9)
-        speed = {"speed/clips_per_second": self._clips / seconds, "speed/frames_per_second": self._frames / seconds}
+        speed = {
+            "speed/clips_per_second": self._clips / seconds,
+            "speed/frames_per_second": self._frames / seconds,
+            "speed/memory_mib": memory_mib(pl_module.device),
+        }
         write_row(trainer, {**values, "train/learning_rate": pl_module.current_learning_rate(), **speed})
         self._since, self._clips, self._frames = time.monotonic(), 0, 0
 

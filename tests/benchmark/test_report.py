@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,11 +13,12 @@ from PIL import Image
 
 from divid.benchmark.cells import BenchmarkFolder
 from divid.benchmark.figures import plot_training, swap_figure
-from divid.benchmark.pages import Heading, Paragraph, Picture, Table, to_html, to_markdown
+from divid.benchmark.pages import Heading, Links, Paragraph, Picture, Table, to_html, to_markdown
 from divid.benchmark.plan import cells_of, load_plan
-from divid.benchmark.report import MARK, list_cells, report_blocks, write_report
+from divid.benchmark.report import MARK, NOTHING, list_cells, report_blocks, write_report
 from divid.benchmark.scoring import FIGURE_PARTS, load_figure, save_figure
 from divid.evaluation.leakage import DIRECTIONS
+from divid.json_files import write_json
 from divid.methods import METHODS
 
 
@@ -93,6 +95,129 @@ def test_the_page_has_all_rows_marks_the_judge_and_says_how_it_was_made(page, re
         assert text in page
 
 
+def table(page, heading):
+    """Cells of the table that has a column of this heading, row by row; the first two are its head."""
+    tables = ([[cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines()] for block in page.split("\n\n"))
+    return next(rows for rows in tables if heading in rows[0])
+
+
+def test_every_class_has_a_row_and_every_method_a_column(finished, report, page):
+    _, folder = finished
+    methods = report["data"]["made"]["methods"]
+    for name, kind, labels in (("subject", "static", ["anna", "ben", "cleo"]), ("action", "dynamic", ["fall", "rise", "stay"])):
+        head, _, *rows = table(page, f"{name} ({kind})")
+        assert head[1:] == ["N", f"Tiny {MARK}", f"fast {MARK}", f"few-steps {MARK}"]
+        assert [row[0] for row in rows] == ["all", *labels]
+        assert int(rows[0][1]) == sum(int(row[1]) for row in rows[1:]) == 12
+        for place, described in enumerate(methods.values(), start=2):
+            factors = [folder.cell(cell).read_result()["swaps"]["factors"][name] for cell in described["cells"]]
+            counted = {"all": [factor["kept"] for factor in factors]}
+            counted |= {label: [factor["classes"][label] for factor in factors] for label in labels}
+            known = {"all": described["factors"][name]["kept"], **described["factors"][name]["classes"]}
+            assert list(known) == list(counted)
+            for row, (label, rates) in zip(rows, counted.items(), strict=True):
+                assert known[label]["values"] == [rate["rate"] for rate in rates]
+                assert row[1] == str(known[label]["num"]) == str(rates[0]["num"])
+                mean = 50 * (rates[0]["rate"] + rates[1]["rate"])
+                assert row[place].startswith(f"{mean:.1f} ±")
+
+
+@pytest.fixture
+def rewrite(finished, tmp_path):
+    """Change results in a copy of the finished benchmark, (method, seed, result, cell) at a time: (the report, its page)."""
+    plan = load_plan(finished[0])
+    copy = BenchmarkFolder(shutil.copytree(finished[1].path, tmp_path / "copy"))
+
+    def written(change):
+        for spec in cells_of(plan):
+            cell = copy.cell(spec.name)
+            result = cell.read_result()
+            change(spec.method, spec.seed, result, cell)
+            write_json(cell.result, result)
+        page = write_report(plan, cells_of(plan), copy).read_text()
+        return json.loads((copy.path / "benchmark.json").read_text()), page
+
+    return written
+
+
+def test_classes_are_averaged_over_the_seeds(rewrite):
+    def change(method, seed, result, cell):
+        if method == "fast":
+            result["swaps"]["factors"]["subject"]["classes"]["ben"].update(rate=(0.25, 0.75)[seed], num=7)
+
+    report, page = rewrite(change)
+    ben = report["data"]["made"]["methods"]["fast"]["factors"]["subject"]["classes"]["ben"]
+    assert (ben["mean"], ben["num"]) == (0.5, 7)
+    assert ben["spread"] == pytest.approx(0.5 / 2**0.5)
+    row = next(row for row in table(page, "subject (static)") if row[0] == "ben")
+    assert row[3].startswith("50.0 ± 35.4 (")
+
+
+def test_cells_without_classes_and_failures_have_empty_places(rewrite):
+    def change(method, seed, result, cell):
+        if (method, seed) == ("tiny", 1):
+            del result["swaps"]["factors"]
+            cell.failed_swaps.unlink(missing_ok=True)
+        if method == "fast":
+            del result["swaps"]["factors"]["action"]["classes"]["fall"]
+
+    report, page = rewrite(change)
+    methods = report["data"]["made"]["methods"]
+    assert methods["tiny"]["factors"] == {}
+    assert "fall" not in methods["fast"]["factors"]["action"]["classes"]
+    rows = table(page, "action (dynamic)")[2:]
+    assert [row[2] for row in rows] == [NOTHING] * 4
+    assert {row[0]: row[3] == NOTHING for row in rows} == {"all": False, "rise": False, "stay": False, "fall": True}
+    assert NOTHING not in [row[4] for row in rows]
+    assert report["cells"]["made/tiny/seed-1"]["failed_swaps"] is None
+    assert "[Tiny, seed 0](cells/made/tiny/seed-0/failures.png)" in page
+    assert "[Tiny, seed 1]" not in page
+
+
+def test_without_any_classes_and_failures_there_are_no_sections_of_them(rewrite):
+    def change(method, seed, result, cell):
+        del result["swaps"]["factors"]
+        cell.failed_swaps.unlink(missing_ok=True)
+
+    page = rewrite(change)[1]
+    assert "Swaps by class" not in page
+    assert "Failed swaps" not in page
+
+
+def test_flicker_stands_beside_the_other_likeness_where_it_was_measured(rewrite):
+    estimate = {"mean": 0.5, "low": 0.4, "high": 0.6, "num_clips": 9}
+    flicker = {"fast": {"flicker": {"ratio": None}}, "few-steps": {}}
+
+    def change(method, seed, result, cell):
+        frechet = {"swap": {"frame": 3.0, "clip": 4.0}}
+        likeness = {"network": "made-up", "ssim": estimate, "perceptual": estimate, "frechet": frechet}
+        result["likeness"] = likeness | flicker.get(method, {"flicker": {"ratio": (1.5, 2.0)[seed]}})
+
+    report, page = rewrite(change)
+    measures = {name: method["measures"] for name, method in report["data"]["made"]["methods"].items()}
+    assert measures["tiny"]["flicker_ratio"]["values"] == [1.5, 2.0]
+    assert measures["tiny"]["flicker_ratio"]["mean"] == 1.75
+    assert report["cells"]["made/tiny/seed-1"]["measures"]["flicker_ratio"] == [2.0, None, None]
+    assert all("flicker_ratio" not in measures[name] and "frechet_clip" in measures[name] for name in flicker)
+    head, _, *rows = table(page, "flicker ratio")
+    assert head == ["", "SSIM", "perceptual distance", "Frechet, frames", "Frechet, clips", "flicker ratio"]
+    assert {row[0]: row[-1] for row in rows} == {"Tiny": "1.750 ± 0.354", "fast": NOTHING, "few-steps": NOTHING}
+    assert all(row[4] == "4.000 ± 0.000" for row in rows)
+
+
+def test_links_lead_to_the_failed_swaps(finished, report, page):
+    folder = finished[1].path
+    html = (folder / "benchmark.html").read_text()
+    paths = {name: cell["failed_swaps"] for name, cell in report["cells"].items() if cell["failed_swaps"]}
+    assert paths
+    for name, path in paths.items():
+        method, seed = name.split("/")[1:]
+        title = f"{report['data']['made']['methods'][method]['label']}, seed {seed.removeprefix('seed-')}"
+        assert f"[{title}]({path})" in page
+        assert f'<a href="{path}">{title}</a>' in html
+        assert (folder / path).is_file()
+
+
 def test_tables_are_whole(page):
     for block in page.split("\n\n"):
         if block.startswith("|"):
@@ -159,8 +284,10 @@ def test_the_list_names_every_cell(finished):
 def test_pages_escape_what_their_language_takes_for_itself(tmp_path):
     Image.new("RGB", (2, 2)).save(tmp_path / "p.png")
     blocks = [Heading("A <b>", 1), Paragraph("x & y"), Table(["", "n"], [["a|b", "<1"]]), Picture(tmp_path / "p.png", 'the "p"')]
+    blocks.append(Links("<all>:", {"a [b]": "d/e f.png", "<c>": "g.png"}))
     assert to_markdown(blocks).splitlines() == [
-        "# A <b>", "", "x & y", "", "|  | n |", "| --- | ---: |", "| a\\|b | <1 |", "", '![the "p"](p.png)',
+        "# A <b>", "", "x & y", "", "|  | n |", "| --- | ---: |", "| a\\|b | <1 |", "", '![the "p"](p.png)', "",
+        r"<all>: [a \[b\]](d/e%20f.png), [<c>](g.png)",
     ]  # fmt: skip
     text = to_html(blocks)
     for part in (
@@ -169,6 +296,7 @@ def test_pages_escape_what_their_language_takes_for_itself(tmp_path):
         "x &amp; y",
         "<td>a|b</td><td>&lt;1</td>",
         "the &quot;p&quot;",
+        '<p>&lt;all&gt;: <a href="d/e%20f.png">a [b]</a>, <a href="g.png">&lt;c&gt;</a></p>',
     ):
         assert part in text
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
+from PIL import Image
 from small_plans import write_plan
 
 from divid.benchmark import runner as runner_module
+from divid.benchmark import scoring as scoring_module
 from divid.benchmark.cells import BenchmarkFolder
 from divid.benchmark.plan import cells_of, load_plan
 from divid.benchmark.report import MARK
@@ -51,6 +54,30 @@ def test_every_cell_has_its_numbers_and_how_they_were_made(finished):
         assert not folder.cell(spec.name).lock.exists()
 
 
+def test_swaps_that_the_judge_did_not_accept_are_a_picture(finished):
+    plan, folder = finished
+    cells = [folder.cell(spec.name) for spec in cells_of(load_plan(plan))]
+    failed = {cell.failed_swaps: len(cell.read_result()["swaps"]["failures"]) for cell in cells}
+    assert any(failed.values())
+    for path, count in failed.items():
+        assert path.is_file() == (count > 0)
+        if count:
+            with Image.open(path) as picture:
+                assert 0 < picture.height - 3 * count * (64 + 4) < 3 * (64 + 4)  # three rows a swap, and a title
+
+
+def test_without_failures_there_is_no_picture_of_them(clips_folder, run_plan, tmp_path, monkeypatch):
+    real = scoring_module.measure_swaps
+    monkeypatch.setattr(scoring_module, "measure_swaps", lambda *args, **options: replace(real(*args, **options), failures=()))
+    plan = write_plan(tmp_path, {"made": clips_folder}, methods=ONE, evaluation={"leakage": False})
+    cell = BenchmarkFolder(tmp_path / "out").cell("made/tiny/seed-0")
+    cell.path.mkdir(parents=True)
+    cell.failed_swaps.write_bytes(b"of an earlier attempt")
+    assert run_plan(plan, tmp_path / "out").done == ["made/tiny/seed-0"]
+    assert not cell.failed_swaps.exists()
+    assert "Failed swaps" not in (tmp_path / "out" / "benchmark.md").read_text()
+
+
 def test_all_methods_have_one_judge_and_one_pair_list(finished):
     plan, folder = finished
     data = folder.data("made")
@@ -84,6 +111,8 @@ def test_samples_and_likeness_are_measured_where_they_are_asked_for(clips_folder
     measures = json.loads((tmp_path / "out" / "benchmark.json").read_text())["data"]["made"]["methods"]["tiny"]["measures"]
     assert measures["ssim"]["mean"] == result["likeness"]["ssim"]["mean"]
     assert measures["frechet_clip"]["mean"] == result["likeness"]["frechet"]["swap"]["clip"]
+    assert result["likeness"]["flicker"]["ratio"] is None  # where these clips are still they do not change at all
+    assert "flicker_ratio" not in measures
     assert measures["dynamic kept"]["mean"] == result["sampled"]["rows"]["dynamic kept"]["dynamic"]["rate"]
     page = (tmp_path / "out" / "benchmark.md").read_text()
     assert f"| tiny {MARK} | {100 * measures['static kept']['mean']:.1f} (" in page

@@ -554,7 +554,7 @@ for name, weight in eager.named_parameters():
 
 
 def test_a_step_as_torch_compile_captures_it_gives_what_an_eager_one_does():
-    # forward and backward graphs as captured, without the C++ made of them, which takes minutes, and without the other tests' type checks
+    # graphs as captured, forward and backward, without the C++ made of them, which takes minutes, and without type checks
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-W", "ignore", "-c", CAPTURED_BESIDE_EAGER]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)

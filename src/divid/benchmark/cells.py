@@ -6,6 +6,7 @@ cells/DATA/METHOD/seed-N/
     settings.json     all that the result depends on
     run/              the training run
     figure.safetensors  swaps.json  leakage.json  sampled.json  likeness.json  ground_truth.json
+    failures.png      the first swaps that the judge did not accept, if there are any
     result.json       the numbers; a cell that has it is done
     failure.json      why the last attempt failed
     lock              held by the process that works on the cell
@@ -105,6 +106,11 @@ class CellFolder:
     def figure(self) -> Path:
         """Frames of some swaps, with their sources."""
         return self.path / "figure.safetensors"
+
+    @property
+    def failed_swaps(self) -> Path:
+        """The first swaps that the judge did not accept; not there if it accepted all."""
+        return self.path / "failures.png"
 
     @property
     def lock(self) -> Path:

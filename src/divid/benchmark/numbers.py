@@ -27,7 +27,7 @@ SHARES = (0.0, 1.0)
 CLASS_SCORES = ("inception_score", "conditional_entropy", "marginal_entropy")
 BOUNDS = {
     **dict.fromkeys([f"ground truth, {name}" for name in GROUND_TRUTH_ROWS], (0.0, math.inf)),
-    **dict.fromkeys(("psnr_db", "perceptual", "frechet_frame", "frechet_clip"), (0.0, math.inf)),
+    **dict.fromkeys(("psnr_db", "perceptual", "frechet_frame", "frechet_clip", "flicker_ratio"), (0.0, math.inf)),
     **dict.fromkeys([f"{kind} kept, {name}" for kind in KINDS for name in CLASS_SCORES], (0.0, math.inf)),
     "ssim": (-1.0, 1.0),
     "normalised leakage": (-math.inf, 1.0),
@@ -95,6 +95,9 @@ def measures_of(result: Result) -> dict[str, Measured]:
         measures.update({name: Measured.of_estimate(result["likeness"][name]) for name in ("ssim", "perceptual")})
         frechet = result["likeness"]["frechet"]["swap"]
         measures.update({f"frechet_{of}": Measured(frechet[of], math.nan, math.nan) for of in ("frame", "clip")})
+        flicker = result["likeness"].get("flicker", {}).get("ratio")
+        if flicker is not None:
+            measures["flicker_ratio"] = Measured(flicker, math.nan, math.nan)
     if result.get("ground_truth") is not None:
         measures["nearest to the ground truth"] = Measured.of_rate(result["ground_truth"]["is_nearest"])
         rows = result["ground_truth"]["psnr_db"]
@@ -202,6 +205,7 @@ def _describe_method(plan: Plan, method: str, results: Sequence[Result]) -> dict
         "num_pairs": results[0]["swaps"]["num_pairs"],
         "measures": {name: summary.to_dict() for name, summary in summaries.items()},
         "reconstruction": results[0]["swaps"]["rows"]["reconstruction"],
+        "factors": _describe_factors(results),
         "parameters": results[0]["parameters"],
         "training_seconds": _mean(results, lambda result: result["training"]["seconds"]),
         "training_steps": results[0]["training"]["steps"],
@@ -212,6 +216,24 @@ def _describe_method(plan: Plan, method: str, results: Sequence[Result]) -> dict
             "is_one_pass": getattr(METHODS.get(plan.methods[method].method), "decodes_in_one_pass", False),
         },
     }
+
+
+def _describe_factors(results: Sequence[Result]) -> dict[str, Any]:
+    """Give how each factor fares in the swaps, over the seeds: in all of them, and by the class that is wanted."""
+    of_seeds = [result["swaps"].get("factors", {}) for result in results]
+    names = [name for name in of_seeds[0] if all(name in factors for factors in of_seeds)]
+    return {name: _describe_factor([factors[name] for factors in of_seeds]) for name in names}
+
+
+def _describe_factor(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    labels = [label for label in of_seeds[0]["classes"] if all(label in factor["classes"] for factor in of_seeds)]
+    classes = {label: _describe_share([factor["classes"][label] for factor in of_seeds]) for label in labels}
+    kept = _describe_share([factor["kept"] for factor in of_seeds])
+    return {"kind": of_seeds[0]["kind"], "kept": kept, "classes": classes}
+
+
+def _describe_share(rates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"num": rates[0]["num"], **over_seeds([Measured.of_rate(rate) for rate in rates], SHARES).to_dict()}
 
 
 def worth_of(
@@ -255,14 +277,16 @@ def _clips_of_pairs(folder: BenchmarkFolder, data: str) -> Int[np.ndarray, "pair
 
 
 def _describe_cell(spec: CellSpec, results: Mapping[str, Result], folder: BenchmarkFolder) -> dict[str, Any]:
-    state, remark = folder.cell(spec.name).state()
+    cell = folder.cell(spec.name)
+    state, remark = cell.state()
     described: dict[str, Any] = {"data": spec.data, "method": spec.method, "seed": spec.seed, "state": state, "remark": remark}
     result = results.get(spec.name)
     if result is None:
         return described
     measures = {name: [m.value, *_ends(m)] for name, m in measures_of(result).items()}
+    failed = cell.failed_swaps.relative_to(folder.path).as_posix() if cell.failed_swaps.is_file() else None
     kept = ("parameters", "training", "sampling", "made")
-    return {**described, "measures": measures, **{key: result[key] for key in kept}}
+    return {**described, "measures": measures, "failed_swaps": failed, **{key: result[key] for key in kept}}
 
 
 def _ends(measured: Measured) -> list[float | None]:

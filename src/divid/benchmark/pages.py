@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #202124; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; }
@@ -66,7 +67,20 @@ class Picture:
     text: str
 
 
-Block = Heading | Paragraph | Table | Picture
+@dataclass(frozen=True)
+class Links:
+    """A paragraph of links.
+
+    Args:
+        text: Plain text before them.
+        paths: Files by what the link to each is called, seen from the page's folder, with `/` between their parts.
+    """
+
+    text: str
+    paths: Mapping[str, str]
+
+
+Block = Heading | Paragraph | Table | Picture | Links
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
@@ -98,8 +112,15 @@ def _as_markdown(block: Block) -> str:
         return block.text
     if isinstance(block, Picture):
         return f"![{block.text}]({block.path.name})"
+    if isinstance(block, Links):
+        links = (f"[{_escaped(name, '[]')}]({quote(path)})" for name, path in block.paths.items())
+        return f"{block.text} {', '.join(links)}"
     lines = [block.columns, ["---", *["---:"] * (len(block.columns) - 1)], *block.rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(_escaped(cell, '|') for cell in line)} |" for line in lines)
+
+
+def _escaped(text: str, signs: str) -> str:
+    return "".join(f"\\{sign}" if sign in signs else sign for sign in text)
 
 
 def _as_html(block: Block) -> str:
@@ -110,6 +131,9 @@ def _as_html(block: Block) -> str:
     if isinstance(block, Picture):
         data = base64.b64encode(block.path.read_bytes()).decode()
         return f'<p><img src="data:image/png;base64,{data}" alt="{html.escape(block.text)}"></p>'
+    if isinstance(block, Links):
+        links = (f'<a href="{quote(path)}">{html.escape(name)}</a>' for name, path in block.paths.items())
+        return f"<p>{html.escape(block.text)} {', '.join(links)}</p>"
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in block.columns)
     cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in block.rows]
     rows = "\n".join(f"<tr>{row}</tr>" for row in cells)

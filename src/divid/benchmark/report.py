@@ -19,7 +19,7 @@ from divid.benchmark.cells import BenchmarkFolder
 from divid.benchmark.figures import plot_training, swap_figure
 from divid.benchmark.locks import try_lock
 from divid.benchmark.numbers import ACCURACIES, CLASS_SCORES, RECONSTRUCTION, UNSEEN_MEASURE, collect
-from divid.benchmark.pages import Block, Heading, Paragraph, Picture, Table, to_html, to_markdown
+from divid.benchmark.pages import Block, Heading, Links, Paragraph, Picture, Table, to_html, to_markdown
 from divid.benchmark.plan import CellSpec, Plan
 from divid.benchmark.summaries import Measured
 from divid.evaluation.leakage import DIRECTIONS
@@ -83,6 +83,7 @@ def report_blocks(report: Mapping[str, Any], pictures: Mapping[str, Sequence[Pic
     ]
     for name, data in report["data"].items():
         blocks += [Heading(name), *_data_blocks(data, report["kind"] == "ablation"), *pictures.get(name, ())]
+        blocks += [*_class_blocks(data), *_failure_blocks(report, name)]
     blocks += [Heading("Cells"), _cell_table(report), Heading("How it was made"), *_provenance_blocks(report)]
     return blocks
 
@@ -107,7 +108,7 @@ def _data_blocks(data: Mapping[str, Any], is_ablation: bool) -> list[Block]:
         blocks += [Heading("Leakage", 3), Paragraph(_LEAKAGE_TEXT), _leakage_table(data)]
     blocks += [Heading("Sizes and speeds", 3), _cost_table(data)]
     if data["feature_network"]:
-        text = f"Feature network: {data['feature_network']}. Frechet distances of swaps to held-out clips; less is better."
+        text = _LIKENESS_TEXT.format(network=data["feature_network"])
         blocks += [Heading("Likeness", 3), Paragraph(text), _plain_table(data, _LIKENESS)]
     if data.get("ground_truth_pairs"):
         text = _GROUND_TRUTH_TEXT.format(num=data["ground_truth_pairs"])
@@ -116,6 +117,37 @@ def _data_blocks(data: Mapping[str, Any], is_ablation: bool) -> list[Block]:
         notes = map(Paragraph, data["sampled_notes"])
         blocks += [Heading("Sampled tokens", 3), _plain_table(data, _SAMPLED, _mark(data)), *notes]
     return blocks + [Paragraph(note) for note in data["notes"]]
+
+
+def _class_blocks(data: Mapping[str, Any]) -> list[Block]:
+    """Lay out for each factor how the methods fare by the class that is wanted."""
+    kinds = {name: factor["kind"] for method in data["methods"].values() for name, factor in method["factors"].items()}
+    tables = [_class_table(data, name, kind) for name, kind in kinds.items()]
+    return [Heading("Swaps by class", 3), Paragraph(_CLASS_TEXT), *tables] if tables else []
+
+
+def _class_table(data: Mapping[str, Any], name: str, kind: str) -> Table:
+    methods = data["methods"].values()
+    factors = [method["factors"].get(name, {"kept": None, "classes": {}}) for method in methods]
+    wanted = dict.fromkeys(label for factor in factors for label in factor["classes"])
+    lines = {"all": [factor["kept"] for factor in factors]}
+    lines |= {label: [factor["classes"].get(label) for factor in factors] for label in wanted}
+    rows = [
+        [label, next(str(share["num"]) for share in shares if share), *(_summary(share, 100, 1) for share in shares)]
+        for label, shares in lines.items()
+    ]
+    return Table([f"{name} ({kind})", "N", *(method["label"] + _mark(data) for method in methods)], rows)
+
+
+def _failure_blocks(report: Mapping[str, Any], data: str) -> list[Block]:
+    """Link the pictures of failed swaps of a data set's cells."""
+    methods = report["data"][data]["methods"]
+    paths = {
+        f"{methods[cell['method']]['label']}, seed {cell['seed']}": cell["failed_swaps"]
+        for cell in report["cells"].values()
+        if cell["data"] == data and cell.get("failed_swaps")
+    }
+    return [Heading("Failed swaps", 3), Links(_FAILURE_TEXT, paths)] if paths else []
 
 
 def _judge_line(judge: Mapping[str, Any] | None) -> str:
@@ -179,9 +211,15 @@ _LEAKAGE_TEXT = (
     "tokens in their order (Dseq->S) where that one reads more. S->S and D->D, what each token shall hold: higher is better, and "
     "a collapsed encoder has neither. Chance: the most frequent class."
 )
+_LIKENESS_TEXT = (
+    "Feature network: {network}. SSIM, perceptual distance and flicker ratio are of reconstructions beside their clips, Frechet "
+    "distances of swaps beside held-out clips. Of SSIM more is better, of distances less. Flicker ratio: change from frame to "
+    "frame where the clips are still, over the clips' own; 1 is as steady as these."
+)
 _LIKENESS = {
     "SSIM": ("ssim", 1, 4), "perceptual distance": ("perceptual", 1, 4),
     "Frechet, frames": ("frechet_frame", 1, 3), "Frechet, clips": ("frechet_clip", 1, 3),
+    "flicker ratio": ("flicker_ratio", 1, 3),
 }  # fmt: skip
 _GROUND_TRUTH_TEXT = (
     "PSNR in dB of {num} random swaps to the clips that they should be, A in B's motion as it is drawn; no judge stands between. "
@@ -194,6 +232,11 @@ _GROUND_TRUTH = {
     "A unchanged, dB": ("ground truth, copy_a", 1, 2), "B unchanged, dB": ("ground truth, copy_b", 1, 2),
     "nearest, %": ("nearest to the ground truth", 100, 1),
 }  # fmt: skip
+_CLASS_TEXT = (
+    "Swaps that the judge takes for the class that they should be of, in percent: A's class of a static factor, B's of a dynamic "
+    "one. N, swaps of each seed that should be of it."
+)
+_FAILURE_TEXT = "The first swaps that the judge did not accept, each below its A and its B, with what it took them for:"
 _SAMPLED = {
     "look kept, motion sampled: static": ("static kept", 100, 1),
     "motion kept, look sampled: dynamic": ("dynamic kept", 100, 1),

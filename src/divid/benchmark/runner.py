@@ -39,7 +39,7 @@ from divid.evaluation.pairs import PairList
 from divid.evaluation.realism import FeatureNetwork
 from divid.export import load_model
 from divid.json_files import read_json, write_json
-from divid.outputs import atomic_path
+from divid.outputs import atomic_path, write_image
 from divid.training.checkpoints import find_checkpoint
 from divid.training.fit import choose_device, train
 from divid.training.run_folder import describe_machine, describe_run, fingerprint, git_commit
@@ -239,6 +239,9 @@ class _Worker:
         if not lock.is_held:
             raise TrainingError("its lock was lost to another process while this one was suspended: that one's result counts")
         save_figure(cell.figure, score.figure)
+        cell.failed_swaps.unlink(missing_ok=True)
+        if score.failed_swaps is not None:
+            write_image(cell.failed_swaps, score.failed_swaps)
         for name in ("swaps", "leakage", "sampled", "likeness", "ground_truth"):
             if score.numbers[name] is not None:
                 write_json(cell.path / f"{name}.json", score.numbers[name])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
@@ -29,7 +30,7 @@ from divid.evaluation.prior import PriorOptions, fit_prior
 from divid.evaluation.quality import measure_reconstruction
 from divid.evaluation.realism import FeatureNetwork
 from divid.evaluation.sampled import SampledResult, measure_sampled
-from divid.evaluation.swap import measure_swaps
+from divid.evaluation.swap import failure_sheet, measure_swaps
 from divid.outputs import atomic_path
 from divid.types import Codes, Disentangler, Video
 
@@ -57,10 +58,12 @@ class Score:
         numbers: As JSON has them: `psnr_db`, `swaps`, `parameters`, `sampling`, and what may not have been asked for and is None
             then: `leakage`, `sampled`, `likeness`, `ground_truth`.
         figure: uint8 frames P F H W C of the first pairs, by `FIGURE_PARTS`.
+        failed_swaps: The first swaps that the judge did not accept; None if it accepted all.
     """
 
     numbers: dict[str, Any]
     figure: dict[str, np.ndarray]
+    failed_swaps: Image | None = None
 
 
 @torch.no_grad()
@@ -119,7 +122,8 @@ def score_cell(
         "parameters": sum(p.numel() for p in _module(model).parameters()),
         "sampling": speed,
     }
-    return Score(without_nan(numbers), figure)
+    failed = failure_sheet(swaps, clips.test, title=f"{spec.name}: swaps that the judge did not accept")
+    return Score(without_nan(numbers), figure, failed)
 
 
 def without_nan(value: Any) -> Any:

@@ -57,6 +57,7 @@ def test_only_the_answers_asked_for_count():
 def test_sure_answers_have_no_width_and_one_clip_no_interval():
     sure = ClipBootstrap(np.arange(5)[:, None]).rate(np.ones(5, dtype=bool))
     assert sure.bootstrap == (1, 1)
+    assert sure.interval == (sure.wilson[0], 1)
     alone = ClipBootstrap(np.zeros((3, 1), dtype=int)).rate(np.ones(3, dtype=bool))
     assert math.isnan(alone.bootstrap[0])
     none = ClipBootstrap(np.arange(2)[:, None]).rate(np.ones(2, dtype=bool), np.zeros(2, dtype=bool))
@@ -72,6 +73,7 @@ def test_the_seed_decides_the_resamples():
 
 def test_json_has_null_for_what_is_not_a_number():
     rate = Rate(0.5, 2, (0.1, 0.9), (math.nan, math.nan))
+    assert rate.interval == (0.1, 0.9)
     assert rate.to_dict() == {"rate": 0.5, "num": 2, "wilson": [0.1, 0.9], "bootstrap": [None, None]}
     assert Rate.from_dict(rate.to_dict()).to_dict() == rate.to_dict()
     known = Rate(0.5, 2, (0.1, 0.9), (0.2, 0.8))

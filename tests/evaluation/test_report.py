@@ -52,9 +52,9 @@ def test_a_page_of_everything(measured):
         "# Evaluation", "## Reconstruction", "## Likeness", "## Swaps", "## Sampled tokens", "## Leakage",
         "## Overlap of the tokens",
     ]  # fmt: skip
-    assert "| swap | 100.0 (100.0 to 100.0) | 100.0 (100.0 to 100.0) | 100.0 (100.0 to 100.0) | 36 |" in page
-    assert "| swap, reversed | 100.0 (100.0 to 100.0) |" in page
-    assert "| anna | 100.0 (100.0 to 100.0) | 12 |" in page
+    assert "| swap | 100.0 (90.4 to 100.0) | 100.0 (90.4 to 100.0) | 100.0 (90.4 to 100.0) | 36 |" in page
+    assert "| swap, reversed | 100.0 (90.4 to 100.0) |" in page
+    assert "| anna | 100.0 (75.8 to 100.0) | 12 |" in page
     assert "Feature network: frames|means." in page
     assert "The judge is not to be trusted: its joint accuracy on held-out real clips is unknown" in page
     assert r"| action: IS / H(y\|x) / H(y) |" in page
@@ -75,8 +75,8 @@ def test_what_was_not_measured_has_no_section(measured):
     assert "PSNR" in page
 
 
-def test_tables_escape_bars_and_shares_without_interval_have_none():
+def test_tables_escape_bars_and_shares_have_the_wider_interval():
     assert markdown_table(("a", "b"), [("x|y", "1")]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 |"
     assert percent(None) == "-"
-    assert percent(Rate(0.5, 2, (0.1, 0.9), (float("nan"), float("nan")))) == "50.0"
-    assert percent(Rate(0.5, 2, (0.1, 0.9), (0.25, 0.75))) == "50.0 (25.0 to 75.0)"
+    assert percent(Rate(0.5, 2, (0.1, 0.9), (float("nan"), float("nan")))) == "50.0 (10.0 to 90.0)"
+    assert percent(Rate(0.5, 2, (0.3, 0.7), (0.25, 0.65))) == "50.0 (25.0 to 70.0)"

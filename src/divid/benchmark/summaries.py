@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from divid.evaluation.intervals import paired_interval
+from divid.evaluation.intervals import Rate, paired_interval
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,13 @@ class Measured:
 
     @classmethod
     def of_rate(cls, rate: Mapping[str, Any]) -> Measured:
-        """Read a share as `Rate.to_dict` gives it, with the wider end of its two intervals on either side.
-
-        The one over clips knows that pairs share clips, but has no width where all answers are alike; Wilson's has.
+        """Read a share as `Rate.to_dict` gives it, with `Rate.interval`.
 
         Args:
             rate: The JSON object.
         """
-        lows, highs = zip(*(interval for interval in (rate["wilson"], rate["bootstrap"]) if interval[0] is not None), strict=True)
-        return cls(_number(rate["rate"]), float(min(lows)), float(max(highs)))
+        read = Rate.from_dict(rate)
+        return cls(read.rate, *read.interval)
 
     @classmethod
     def of_estimate(cls, estimate: Mapping[str, Any]) -> Measured:

@@ -47,14 +47,13 @@ class Consistency:
         return {"reader": self.reader, **{name: getattr(self, name).to_dict() for name in ("static", "dynamic", "joint")}}
 
     def to_text(self) -> str:
-        """Give the shares with their intervals over clips, in lines."""
+        """Give the shares with their intervals, in lines."""
         lines = []
         for name, what in (("static", "look kept"), ("dynamic", "motion kept"), ("joint", "both")):
             rate: Rate = getattr(self, name)
-            low, high = rate.bootstrap
-            interval = "no interval" if low != low else f"[{low:.1%}, {high:.1%}]"
+            low, high = rate.interval
             by = f", read by {self.reader}" if self.reader else ""
-            lines.append(f"self-consistency  {what:<12} {rate.rate:6.1%}  {interval}  of {rate.num} swaps{by}")
+            lines.append(f"self-consistency  {what:<12} {rate.rate:6.1%}  [{low:.1%}, {high:.1%}]  of {rate.num} swaps{by}")
         return "\n".join(lines)
 
 

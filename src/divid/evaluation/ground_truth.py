@@ -85,8 +85,8 @@ class GroundTruth:
             value: Estimate = getattr(self, name)
             interval = "no interval" if math.isnan(value.low) else f"[{value.low:.2f}, {value.high:.2f}]"
             lines.append(f"PSNR to the ground truth  {name:<22} {value.mean:6.2f} dB  {interval}  over {self.num_pairs} pairs")
-        low, high = self.is_nearest.bootstrap
-        interval = "no interval" if math.isnan(low) else f"[{low:.1%}, {high:.1%}]"
+        low, high = self.is_nearest.interval
+        interval = f"[{low:.1%}, {high:.1%}]"
         lines.append(f"swap nearer to the ground truth than to A and to B  {self.is_nearest.rate:6.1%}  {interval}")
         return "\n".join(lines)
 

@@ -34,6 +34,15 @@ class Rate:
     wilson: Interval
     bootstrap: Interval
 
+    @property
+    def interval(self) -> Interval:
+        """The wider end of the two on either side, which is what is printed.
+
+        The one over clips knows that pairs share clips, but has no width where all answers are alike; Wilson's has.
+        """
+        (low, high), (first, last) = self.wilson, self.bootstrap
+        return (low, high) if math.isnan(first) else (min(low, first), max(high, last))
+
     def to_dict(self) -> dict[str, Any]:
         """Give it as JSON has it: what is not a number becomes null."""
         return {"rate": _or_none(self.rate), "num": self.num, "wilson": list(self.wilson), "bootstrap": _pair(self.bootstrap)}

@@ -73,15 +73,15 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def percent(rate: Rate | None) -> str:
-    """Give a share in percent with its interval over clips.
+    """Give a share in percent with its interval.
 
     Args:
         rate: The share; of None, a dash.
     """
     if rate is None:
         return "-"
-    low, high = rate.bootstrap
-    return f"{100 * rate.rate:.1f} ({100 * low:.1f} to {100 * high:.1f})" if low == low else f"{100 * rate.rate:.1f}"
+    low, high = rate.interval
+    return f"{100 * rate.rate:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _reconstruction_table(reconstruction: Reconstruction) -> str:
@@ -102,7 +102,7 @@ def _consistency_parts(consistency: Consistency) -> list[str]:
     reader = f"the encoder of {consistency.reader}" if consistency.reader else "the model itself"
     return [
         f"Swaps encoded again by {reader}: nearer to the tokens they were made of than to the others'? No labels.",
-        markdown_table(("", "% (95 % over clips)", "N"), rows),
+        markdown_table(("", "% (95 %)", "N"), rows),
     ]
 
 

@@ -269,6 +269,6 @@ def _accuracies(row: SampledRow) -> str:
         if rate is None:
             cells.append(f"{kind} {'-':>5} {'':14}")
         else:
-            low, high = rate.bootstrap
+            low, high = rate.interval
             cells.append(f"{kind} {100 * rate.rate:5.1f} [{100 * low:5.1f}, {100 * high:5.1f}]")
     return "  ".join(cells)

@@ -114,7 +114,7 @@ class SwapResult:
         return {**plain(values), "failures": kept}
 
     def lines(self) -> list[str]:
-        """Give the rows as lines of text, in percent with the interval over clips, and the notes."""
+        """Give the rows as lines of text, in percent with `Rate.interval`, and the notes."""
         width, lines = max(map(len, self.rows)), []
         for name, row in self.rows.items():
             cells = "  ".join(f"{label} {_percent(getattr(row, label))}" for label in self.chance)
@@ -139,5 +139,5 @@ def plain(value: Any) -> Any:
 
 
 def _percent(rate: Rate) -> str:
-    low, high = rate.bootstrap
+    low, high = rate.interval
     return f"{100 * rate.rate:5.1f} [{100 * low:5.1f}, {100 * high:5.1f}]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ class Rate:
         return {"rate": _or_none(self.rate), "num": self.num, "wilson": list(self.wilson), "bootstrap": _pair(self.bootstrap)}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Rate:
+    def from_dict(cls, values: Mapping[str, Any]) -> Rate:
         """Read what `to_dict` gave.
 
         Args:

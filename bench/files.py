@@ -27,7 +27,7 @@ from divid.export import save_model
 from divid.pipeline import DividPipeline
 from divid.video import VideoWriter
 
-SWAP_STEPS = (4, 8)
+SWAP_STEPS = (2, 4, 8)
 FPS = 25.0
 VIDEO_SCALE = 4
 """Side of the videos that are swapped, over the model's."""
@@ -88,8 +88,9 @@ def swap_rows(bench: Bench) -> Iterator[Row]:
     yield reference
     own_steps = bench.recipe.sampling.num_inference_steps
     pipeline = DividPipeline(bench.sampling_model("fp32"))
-    plans: tuple[tuple[Precision, list[int]], ...] = (("fp32", sorted({*SWAP_STEPS, own_steps})), ("bf16", list(SWAP_STEPS)))
-    for precision, numbers in plans:
+    plans: dict[Precision, list[int]] = {"fp32": sorted({*SWAP_STEPS, own_steps}), "bf16": list(SWAP_STEPS)}
+    for precision in bench.sampling_precisions:
+        numbers = plans[precision]
         for steps in numbers[:1] if bench.is_quick else numbers:
             sampling = replace(bench.recipe.sampling, num_inference_steps=steps, precision=precision)
             measured = _measure_swap(bench, pipeline, paths, sampling)

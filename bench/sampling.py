@@ -17,7 +17,7 @@ from divid.models.divid import DividModel
 from divid.pipeline import ENCODE_CHUNK_FRAMES, DividPipeline
 
 SOLVERS: tuple[SolverName, ...] = ("dpmsolver++", "unipc", "ddim")
-STEPS = (4, 8, 16)
+STEPS = (2, 4, 8, 16)
 BF16_STEPS = (4, 8)
 """Steps of the rows in bf16, with the first solver."""
 
@@ -111,9 +111,10 @@ def sampling_rows(bench: Bench) -> Iterator[Row]:
         note=extrapolation_note(bench),
     )
     yield reference
-    plans: tuple[tuple[Precision, tuple[SolverName, ...], tuple[int, ...]], ...]
-    plans = (("fp32", SOLVERS, STEPS), ("bf16", SOLVERS[:1], BF16_STEPS))
-    for precision, solvers, numbers in plans:
+    plans: dict[Precision, tuple[tuple[SolverName, ...], tuple[int, ...]]]
+    plans = {"fp32": (SOLVERS, STEPS), "bf16": (SOLVERS[:1], BF16_STEPS)}
+    for precision in bench.sampling_precisions:
+        solvers, numbers = plans[precision]
         for solver in solvers:
             for steps in numbers[:1] if bench.is_quick else numbers:
                 sampling = SamplingConfig(solver=solver, num_inference_steps=steps, precision=precision)
@@ -143,7 +144,7 @@ def encoding_rows(bench: Bench) -> Iterator[Row]:
     name = f"plain: float32, one clip of {count} frames at a time"
     reference = bench.row("encode", name, measured, "frame", count, flops=flops)
     yield reference
-    for precision in ("fp32", "bf16"):
+    for precision in bench.sampling_precisions:
         pipeline = DividPipeline(bench.sampling_model(precision))
         measured = measure(lambda pipeline=pipeline: pipeline.encode_frames(frames), bench.device, bench.effort)  # type: ignore[misc]
         flops = count_flops(lambda pipeline=pipeline: pipeline.encode_frames(frames))  # type: ignore[misc]

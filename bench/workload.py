@@ -92,6 +92,11 @@ class Bench:
         return self.recipe.training.precision
 
     @property
+    def sampling_precisions(self) -> tuple[Precision, ...]:
+        """Precisions that encoding and sampling are worth measuring in: bf16 where the device has units for it."""
+        return ("fp32", "bf16") if has_bf16_units(self.device) else ("fp32",)
+
+    @property
     def num_frames(self) -> int:
         """Frames of a sequence."""
         return self.recipe.data.frames_per_sequence

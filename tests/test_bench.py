@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from bench import run
+from bench import run, workload
 from bench.files import write_test_video
 from bench.measuring import Effort, Measured, Peaks, count_flops, forget_peak_memory, measure, peak_memory_mib
 from bench.report import COLUMNS
 from bench.rows import Row
-from bench.sampling import extrapolate, pass_flops
+from bench.sampling import encoding_rows, extrapolate, pass_flops
 from bench.training import ladder
 from bench.workload import PAPER_STEPS, Bench, MadeClips, make_recipe
 from divid.errors import ConfigError
@@ -103,6 +103,13 @@ def test_a_row_is_told_by_its_unit(bench):
     assert row.peak_share == pytest.approx(1e3 / bench.peaks.flops_per_second("fp32"))
 
 
+@pytest.mark.parametrize(("has_units", "expected"), [(True, ("fp32", "bf16")), (False, ("fp32",))])
+def test_nothing_is_sampled_in_a_precision_that_is_only_emulated(bench, monkeypatch, has_units, expected):
+    monkeypatch.setattr(workload, "has_bf16_units", lambda device: has_units)
+    assert bench.sampling_precisions == expected
+    assert {row.precision for row in encoding_rows(bench)} == set(expected)
+
+
 @pytest.mark.slow
 def test_every_part_is_there(results):
     assert {row["part"] for row in results["rows"]} == {"train", "sample", "data", "encode", "swap", "scale"}
@@ -145,8 +152,8 @@ def test_the_references_are_those_that_are_promised(results):
     assert references["sample"]["note"] == f"extrapolated from {run.QUICK_REFERENCE_STEPS} of {PAPER_STEPS} steps"
     assert references["swap"]["note"] == references["sample"]["note"]
     per_step = references["sample"]["flops"] / PAPER_STEPS
-    four = next(row for row in results["rows"] if row["name"] == "dpmsolver++, 4 steps" and row["part"] == "sample")
-    assert four["flops"] == pytest.approx(4 * per_step)
+    two = next(row for row in results["rows"] if row["name"] == "dpmsolver++, 2 steps" and row["part"] == "sample")
+    assert two["flops"] == pytest.approx(2 * per_step)
     train = [row["flops"] for row in results["rows"] if row["part"] == "train"]
     assert train[0] > train[1] == train[-1]
 

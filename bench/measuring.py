@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,8 +16,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import divid
+from divid.training.memory import MIB, highest_resident_mib
 
-MIB = 2**20
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _RESET_PEAK = "5"
 """What Linux takes as the order to forget a process's highest resident memory so far."""
@@ -132,8 +130,7 @@ def peak_memory_mib(device: str) -> float:
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return highest / MIB if sys.platform == "darwin" else highest / 1024
+    return highest_resident_mib()
 
 
 def child_environment() -> dict[str, str]:

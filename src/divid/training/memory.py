@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -24,5 +23,12 @@ def memory_mib(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / MIB
     with contextlib.suppress(OSError):
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # where the system does not tell, the most so far
+    return highest_resident_mib()  # where the system does not tell what is in use now
+
+
+def highest_resident_mib() -> float:
+    """Give the most memory that this process has had resident since it began, in MiB."""
+    import resource  # POSIX only
+
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return highest / MIB if sys.platform == "darwin" else highest / 1024

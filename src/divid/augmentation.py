@@ -27,7 +27,13 @@ COLOUR_MIX = 0.5
 
 
 def augment_appearance(
-    video: Video, randomness: Randomness, strength: float, purpose: str = "motion augmentation", colours: float = 1.0
+    video: Video,
+    randomness: Randomness,
+    strength: float,
+    purpose: str = "motion augmentation",
+    *,
+    colours: float = 1.0,
+    place: float = 1.0,
 ) -> Video:
     """Change each clip's build, place and colours, all its frames alike, and leave what happens as it is.
 
@@ -42,7 +48,8 @@ def augment_appearance(
         randomness: The step's; every clip has draws of its own.
         strength: 1: the ranges of this module's constants; 0: nothing changes.
         purpose: Name of the draws; equal names give equal changes.
-        colours: Strength of the change of colours as a factor of `strength`; build and place change by that alone.
+        colours: Strength of the change of colours as a factor of `strength`; build changes by that alone.
+        place: Strength of the change of place, as such a factor; 0 leaves it to the motion where things are.
 
     Returns:
         Clips of the same shape, in [-1, 1].
@@ -53,7 +60,9 @@ def augment_appearance(
     if not strength:
         return video
     draws = to_device(randomness.uniform(purpose, (8,)), video.device) * 2 - 1
-    warped = _warp(video, draws[:, :5] * strength)
+    amounts = draws[:, :5] * strength
+    amounts[:, 2:4] *= place
+    warped = _warp(video, amounts)
     mix = None
     if video.shape[2] == 3:
         mix = to_device(randomness.normal(f"{purpose} colours", (3, 3)), video.device) * (strength * colours)

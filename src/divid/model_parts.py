@@ -13,7 +13,7 @@ LATE_LEVERS = ("motion_augmentation", "back_translation")
 
 StaticSource = Literal["first", "random", "whole"]
 Conditioning = Literal["cross_attention", "adagn"]
-CanvasSource = Literal["both", "dynamic"]
+CanvasSource = Literal["both", "dynamic", "modulated"]
 BottleneckKind = Literal["none", "channel", "rate"]
 BottleneckProfile = Literal["one_minus_abar", "linear", "constant"]
 PredictionType = Literal["epsilon", "v_prediction"]
@@ -68,7 +68,8 @@ class TokenConfig:
         dynamic_noise: The same for the dynamic tokens, each frame's by itself.
         motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that
             the dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
-        motion_augmentation_colours: Strength of its change of colours, as a factor of that of build and place.
+        motion_augmentation_colours: Strength of its change of colours, as a factor of that of build.
+        motion_augmentation_place: Strength of its change of place, as such a factor.
         motion_augmentation_start: Share of the training after which that change begins. Motion is learned sooner from clips as
             they are; what it holds of the look goes afterwards.
         static_flip: Probability that the static token sees a clip mirrored, left for right, in training, while the dynamic tokens
@@ -95,6 +96,7 @@ class TokenConfig:
     dynamic_noise: float = 0.0
     motion_augmentation: float = 0.0
     motion_augmentation_colours: float = 1.0
+    motion_augmentation_place: float = 1.0
     motion_augmentation_start: float = 0.0
     static_flip: float = 0.0
     back_translation: float = 0.0
@@ -170,7 +172,8 @@ class DenoiserConfig:
         canvas_channels: Channels of a map, drawn from the two tokens by a small network, that the U-Net sees beside the noisy
             frame; 0 (paper): none.
         canvas_source: Tokens that the map is drawn from: both, or the dynamic one alone, so that the static token, which
-            otherwise enters alike at every place, has no say in where anything is.
+            otherwise enters alike at every place, has no say in where anything is; `modulated`: the dynamic one, while the static
+            one scales and shifts the channels, at every place alike.
         conditioning: `cross_attention` (paper), or `adagn`: tokens enter through the scale and shift of the group norms.
         norm_groups: Groups of the group norms (preset; paper 32). In narrow networks 32 leave so few channels a group that the
             norms take out the constant colours which the tokens have set.

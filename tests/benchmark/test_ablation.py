@@ -24,6 +24,7 @@ EXPECTED = {
     "dynamic-invariance": {"model.tokens.dynamic_invariance": 0.02},
     "static-invariance": {"model.tokens.static_invariance": 0.01},
     "motion-augmentation-colours": {"model.tokens.motion_augmentation_colours": 0.0},
+    "motion-augmentation-place": {"model.tokens.motion_augmentation_place": 0.0},
     "timestep-shift": {"model.diffusion.timestep_shift": 1.0},
     "static-flip": {"model.tokens.static_flip": 0.5},
     "motion-augmentation": {"model.tokens.motion_augmentation": 0.0},
@@ -34,6 +35,7 @@ EXPECTED = {
     "orthogonality-memory": {"model.tokens.orthogonality_memory": 512},
     "canvas": {"model.denoiser.canvas_channels": 0},
     "canvas-source": {"model.denoiser.canvas_source": "both"},
+    "canvas-modulation": {"model.denoiser.canvas_source": "modulated"},
     "orthogonality": {"model.tokens.orthogonality_weight": 0.0},
     "token-dropout": {"model.tokens.static_dropout": 0.0, "model.tokens.dynamic_dropout": 0.0},
 }
@@ -53,6 +55,7 @@ def test_added_biases_are_told_from_removed_ones():
     variants = variants_of(load_recipe("puppets-cpu").resolve())
     added = [name for name, variant in variants.items() if variant.is_added]
     biases = ["static-flip", "data-augmentation", "orthogonality-memory", "dynamic-invariance", "static-invariance"]
+    biases.append("canvas-modulation")
     assert added == ["residual", "shared-training-noise", "bottleneck", "bottleneck-rate", *biases]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
     assert (variants["residual"].full, variants["residual"].other) == ("off", "on")
@@ -84,7 +87,7 @@ def test_what_the_paper_recipe_lacks_is_left_out_or_switched_on():
 
 def test_invariance_is_no_bias_of_a_recipe_that_shows_clips_as_they_are():
     names = set(variants_of(load_recipe("paper").resolve()))
-    assert not names & {"dynamic-invariance", "static-invariance", "motion-augmentation-colours"}
+    assert not names & {"dynamic-invariance", "static-invariance", "motion-augmentation-colours", "motion-augmentation-place"}
 
 
 def test_late_levers_and_the_maps_source_are_biases_where_the_recipe_has_them():
@@ -96,10 +99,22 @@ def test_late_levers_and_the_maps_source_are_biases_where_the_recipe_has_them():
     )
     assert dict(both["motion-augmentation-start"].overrides) == {"model.tokens.motion_augmentation_start": 0.0}
     assert "back-translation-start" not in both  # the lever itself is off
-    alone = {"model.denoiser.canvas_channels": 8, "model.denoiser.canvas_source": "dynamic"}
-    variant = variants_of(load_recipe("puppets-cpu", alone).resolve())["canvas-source"]
-    assert (variant.is_added, dict(variant.overrides)) == (False, {"model.denoiser.canvas_source": "both"})
     assert "canvas-source" not in variants_of(load_recipe("paper").resolve())
+
+
+@pytest.mark.parametrize(
+    ("full", "source", "modulation"),
+    [
+        ("both", ("dynamic", True), ("modulated", True)),
+        ("dynamic", ("both", False), ("modulated", True)),
+        ("modulated", ("both", False), ("dynamic", False)),
+    ],
+)
+def test_each_source_of_the_map_is_compared_with_the_other_two(full, source, modulation):
+    recipe = load_recipe("puppets-cpu", {"model.denoiser.canvas_channels": 8, "model.denoiser.canvas_source": full}).resolve()
+    made = [variants_of(recipe)[name] for name in ("canvas-source", "canvas-modulation")]
+    found = [(variant.overrides["model.denoiser.canvas_source"], variant.is_added) for variant in made]
+    assert found == [source, modulation]
 
 
 def test_an_even_draw_of_time_steps_is_the_other_of_a_shifted_one():

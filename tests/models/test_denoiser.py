@@ -7,7 +7,7 @@ from diffusers.models.attention_processor import Attention
 from divid.errors import ConfigError
 from divid.model_parts import DenoiserConfig, TokenConfig
 from divid.models.denoiser import AttentionBySize, Denoiser
-from divid.models.token_canvas import TokenCanvas
+from divid.models.token_canvas import ModulatedBlock, TokenCanvas
 
 TOKENS = TokenConfig(static_dim=6, dynamic_dim=4)
 WIDTHS = {"blocks_per_level": 1, "attention_levels": (1,), "attention_width": 16, "attention_heads": 2, "norm_groups": 4}
@@ -82,6 +82,33 @@ def test_the_static_token_has_no_say_in_a_canvas_of_the_dynamic_one(source, move
     assert first.canvas.equal(second.canvas) != moves
     assert not first.sequence.equal(second.sequence)
     assert not denoiser.context(static, dynamic + 1).canvas.equal(first.canvas)
+
+
+def test_the_static_token_sets_the_channels_of_a_modulated_canvas():
+    torch.manual_seed(0)
+    canvas = TokenCanvas(config(canvas_channels=5, canvas_source="modulated"), TOKENS, side=8)
+    static, dynamic = torch.randn(3, TOKENS.static_dim), torch.randn(3, TOKENS.dynamic_dim)
+    assert canvas(static, dynamic).equal(canvas(-static, dynamic))  # nothing yet, at the start of a training
+    blocks = [layer for layer in canvas.levels if isinstance(layer, ModulatedBlock)]
+    assert blocks
+    for block in blocks:
+        torch.nn.init.normal_(block.modulation.weight)
+    drawn = canvas(static, dynamic)
+    assert not drawn.allclose(canvas(-static, dynamic), atol=1e-2)
+    torch.testing.assert_close(canvas(5 * static, dynamic), drawn, rtol=1e-3, atol=1e-3)  # however long the token is
+
+
+def test_a_modulated_block_has_the_same_scale_and_shift_at_every_place():
+    torch.manual_seed(0)
+    block = ModulatedBlock(8, 8, static_dim=6)
+    for layer in (block.conv_1, block.conv_2):  # no place sees its neighbours
+        layer.weight.data *= torch.zeros(3, 3).index_put((torch.tensor(1), torch.tensor(1)), torch.tensor(1.0))
+    even, static = torch.randn(2, 8, 1, 1).expand(-1, -1, 4, 4), torch.randn(2, 6)
+    before = block(even, static)
+    torch.nn.init.normal_(block.modulation.weight)
+    after = block(even, static)
+    assert not after.allclose(before, atol=1e-2)
+    torch.testing.assert_close(after, after[..., :1, :1].expand_as(after))
 
 
 def test_widths_that_the_canvas_cannot_normalise_are_named():

@@ -36,6 +36,7 @@ SWITCHES = {
     "noise on tokens": {"tokens": {"static_noise": 0.5, "dynamic_noise": 0.5}},
     "back-translation": {"tokens": {"back_translation": 0.5}},
     "canvas, dynamic alone": {"denoiser": {"canvas_channels": 4, "canvas_source": "dynamic"}},
+    "canvas, modulated": {"denoiser": {"canvas_channels": 4, "canvas_source": "modulated"}},
     "motion augmentation, static from the whole clip": {"tokens": {"motion_augmentation": 1.0, "static_source": "whole"}},
     "motion augmentation, static from a random frame": {"tokens": {"motion_augmentation": 1.0, "static_source": "random"}},
     "adagn": {"denoiser": {"conditioning": "adagn"}},
@@ -398,11 +399,28 @@ def test_motion_augmentation_changes_colours_as_strongly_as_it_is_told(colours, 
     assert torch.allclose(seen[0][:, : grey.shape[1]], grey) == (colours == 0)
 
 
+@pytest.mark.parametrize("place", [0.0, 1.0])
+def test_motion_augmentation_changes_the_place_as_strongly_as_it_is_told(place, monkeypatch):
+    options = {"motion_augmentation": 1.0, "motion_augmentation_colours": 0.0, "motion_augmentation_place": place}
+    model = make_model(tokens=options)
+    seen, encode = [], model.frame_features
+    monkeypatch.setattr(model, "frame_features", lambda clips: seen.append(clips) or encode(clips))
+    middle = torch.full_like(video(), -1.0)
+    middle[..., 6:10, 6:10] = 1
+    model.losses(middle, step())
+    changed = seen[0][:, : middle.shape[1]] + 1
+    columns = torch.arange(float(middle.shape[-1]))
+    centres = (changed * columns).sum((1, 2, 3, 4)) / changed.sum((1, 2, 3, 4))
+    assert torch.allclose(centres, columns.mean(), atol=1e-3) == (place == 0)
+
+
 def test_motion_augmentation_has_a_range():
     with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation is -1"):
         make_model(tokens={"motion_augmentation": -1.0})
     with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_colours is -1"):
         make_model(tokens={"motion_augmentation_colours": -1.0})
+    with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_place is -1"):
+        make_model(tokens={"motion_augmentation_place": -1.0})
     with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_start is 2"):
         make_model(tokens={"motion_augmentation_start": 2.0})
 

@@ -183,7 +183,13 @@ def _canvas_source(flat: Mapping[str, Any]) -> list[Variant]:
     if not flat["model.denoiser.canvas_channels"]:
         return []
     key, title = "model.denoiser.canvas_source", "tokens that the map is drawn from"
-    return [_other_choice(flat, "canvas-source", title, key, get_args(CanvasSource), "dynamic")]
+    full = flat[key]
+    if full == "both":
+        others = {"canvas-source": "dynamic", "canvas-modulation": "modulated"}
+        return [Variant(name, title, True, full, other, {key: other}) for name, other in others.items()]
+    made = [Variant("canvas-source", title, False, full, "both", {key: "both"})]
+    other = next(source for source in get_args(CanvasSource) if source not in (full, "both"))
+    return [*made, Variant("canvas-modulation", title, full == "dynamic", full, other, {key: other})]
 
 
 def _other_choice(flat: Mapping[str, Any], name: str, title: str, key: str, values: Sequence[str], bias: str) -> Variant:
@@ -213,9 +219,10 @@ def _seen_differently(flat: Mapping[str, Any]) -> list[Variant]:
     if not any(flat[f"model.tokens.{lever}"] for lever in LATE_LEVERS):
         return []
     made = [_strength(flat, *lever) for lever in _INVARIANCES]
-    key = "model.tokens.motion_augmentation_colours"
-    if flat["model.tokens.motion_augmentation"] and flat[key]:
-        made.append(_without("motion-augmentation-colours", "colours among what is augmented", flat, {key: 0.0}))
+    for what in ("colours", "place"):
+        key = f"model.tokens.motion_augmentation_{what}"
+        if flat["model.tokens.motion_augmentation"] and flat[key]:
+            made.append(_without(f"motion-augmentation-{what}", f"{what} among what is augmented", flat, {key: 0.0}))
     return made
 
 

@@ -250,7 +250,13 @@ class DividModel(SequenceModel):
         if flip:
             is_flipped = to_device(randomness.uniform("static flip") < flip, video.device)
             unchanged = _choose(is_flipped, unchanged.flip(-1), unchanged)
-        moving = augment_appearance(moving, randomness, strength, colours=options.motion_augmentation_colours)
+        moving = augment_appearance(
+            moving,
+            randomness,
+            strength,
+            colours=options.motion_augmentation_colours,
+            place=options.motion_augmentation_place,
+        )
         weights = {"dynamic": options.dynamic_invariance, "static": options.static_invariance}
         is_compared = torch.is_grad_enabled() and any(weights.values())
         counts = [moving.shape[1], unchanged.shape[1]]

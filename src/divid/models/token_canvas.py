@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from torch.nn import functional
+
 from divid.errors import ConfigError
 from divid.model_parts import DenoiserConfig, TokenConfig
 from divid.models.frame_encoder import GROUPS, ResidualBlock
@@ -14,12 +16,46 @@ FIRST_CHANNELS = 64
 """Width of the coarsest map, which a linear layer makes of the tokens."""
 
 
+class ModulatedBlock(ResidualBlock):
+    """A residual block whose channels the static token scales and shifts, the same at every place.
+
+    Args:
+        in_channels: Width of the input.
+        out_channels: Width of the output.
+        static_dim: Width of the static token.
+
+    Source:
+        Not in the paper. Style by scale and shift of normalised channels: Huang and Belongie, "Arbitrary Style Transfer in
+        Real-time with Adaptive Instance Normalization" (2017).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, static_dim: int) -> None:
+        super().__init__(in_channels, out_channels)
+        self.modulation = nn.Linear(static_dim, 2 * out_channels)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(
+        self, x: Float[Tensor, "images channels height width"], static: Float[Tensor, "images static_dim"]
+    ) -> Float[Tensor, "images out_channels height width"]:
+        """Apply the block.
+
+        Args:
+            x: Feature maps.
+            static: s of each one's clip, normalised.
+        """
+        scale, shift = self.modulation(static)[:, :, None, None].chunk(2, dim=1)
+        y = self.norm_2(self.conv_1(functional.silu(self.norm_1(x)))) * (1 + scale) + shift
+        return self.straight(x) + self.conv_2(functional.silu(y))
+
+
 class TokenCanvas(nn.Module):
     """Draw a feature map from the static token and one dynamic token, or from the dynamic one alone.
 
     Tokens have no places and a picture has: cross-attention hands each place the same two values, and the U-Net is left to find
     out where a body stands. Here a linear layer makes the coarsest map, in which every place has weights of its own, and residual
-    blocks with the U-Net's widths bring it to the U-Net's finest resolution.
+    blocks with the U-Net's widths bring it to the U-Net's finest resolution. With `modulated` the coarsest map is the dynamic
+    token's, and the static one scales and shifts the channels of every block: it says how things look, and not where they are.
 
     Args:
         config: The denoiser's widths and `canvas_channels`, resolved.
@@ -47,10 +83,14 @@ class TokenCanvas(nn.Module):
         self.sees_static = config.canvas_source == "both"
         width = tokens.dynamic_dim + (tokens.static_dim if self.sees_static else 0)
         self.input = nn.Linear(width, FIRST_CHANNELS * coarsest**2)
+        self.static_norm = nn.LayerNorm(tokens.static_dim) if config.canvas_source == "modulated" else None
         layers: list[nn.Module] = []
         current = FIRST_CHANNELS
         for level in reversed(range(len(config.channels))):
-            layers.append(ResidualBlock(current, config.channels[level]))
+            if self.static_norm is None:
+                layers.append(ResidualBlock(current, config.channels[level]))
+            else:
+                layers.append(ModulatedBlock(current, config.channels[level], tokens.static_dim))
             current = config.channels[level]
             if level > 0:
                 layers.append(nn.Upsample(scale_factor=2.0, mode="nearest"))
@@ -67,4 +107,10 @@ class TokenCanvas(nn.Module):
             dynamic: d_f of each frame.
         """
         tokens = torch.cat([static, dynamic], dim=1) if self.sees_static else dynamic
-        return self.levels(self.input(tokens).unflatten(1, self.first_shape))
+        x = self.input(tokens).unflatten(1, self.first_shape)
+        if self.static_norm is None:
+            return self.levels(x)
+        style = self.static_norm(static)
+        for layer in self.levels:
+            x = layer(x, style) if isinstance(layer, ModulatedBlock) else layer(x)
+        return x

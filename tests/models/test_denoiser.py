@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from diffusers.models.attention_processor import Attention
 
 from divid.errors import ConfigError
 from divid.model_parts import DenoiserConfig, TokenConfig
-from divid.models.denoiser import AttentionBySize, Denoiser
+from divid.models.denoiser import Denoiser
 from divid.models.token_canvas import ModulatedBlock, TokenCanvas
 
 TOKENS = TokenConfig(static_dim=6, dynamic_dim=4)
@@ -115,29 +114,3 @@ def test_widths_that_the_canvas_cannot_normalise_are_named():
     with pytest.raises(ConfigError, match=r"channels holds 12, with a canvas every width must be a multiple of 8"):
         make(channels=(8, 12), canvas_channels=5)
     make(channels=(8, 12))
-
-
-@pytest.mark.parametrize("context_length", [None, 2])
-def test_both_attention_kernels_give_the_same_numbers_and_gradients(context_length, monkeypatch):
-    torch.manual_seed(0)
-    attention = Attention(query_dim=16, cross_attention_dim=None if context_length is None else 12, heads=4, dim_head=4)
-    attention.set_processor(AttentionBySize())
-    places = torch.randn(3, 9, 16, requires_grad=True)
-    context = None if context_length is None else torch.randn(3, context_length, 12)
-    results = []
-    for most in (10**6, 0):
-        monkeypatch.setattr("divid.models.denoiser.MOST_SCORES", most)
-        result = attention(places, encoder_hidden_states=context)
-        results.append((result, torch.autograd.grad(result.square().sum(), places)[0]))
-    for plain, fused in zip(*results, strict=True):
-        torch.testing.assert_close(plain, fused, rtol=1e-4, atol=1e-5)
-
-
-def test_long_contexts_take_the_fused_kernel(monkeypatch):
-    used = []
-    for name in ("AttnProcessor", "AttnProcessor2_0"):
-        monkeypatch.setattr(f"divid.models.denoiser.{name}", lambda name=name: lambda attn, x, *_, **__: used.append(name) or x)
-    by_size = AttentionBySize()
-    for places in (128, 129):
-        by_size(Attention(query_dim=4, heads=1, dim_head=4), torch.zeros(1, places, 4))
-    assert used == ["AttnProcessor", "AttnProcessor2_0"]

@@ -6,35 +6,14 @@ from typing import NamedTuple
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from divid.model_parts import DenoiserConfig, TokenConfig
+from divid.models.attention import AttentionBySize
 from divid.models.sequence_encoder import keep_variance
 from divid.models.token_canvas import TokenCanvas
-
-MOST_SCORES = 128 * 128
-"""Query-key pairs a frame and head up to which plain matrix products beat the fused attention kernel on a CPU (`bench/`)."""
-
-
-class AttentionBySize:
-    """Attention by whichever kernel is quicker: on a CPU, short contexts (such as two tokens) by plain matrix products.
-
-    PyTorch's fused kernel for CPUs spends most of a training step on the gradient of attention to a context of two. Both kernels
-    give the same numbers to float tolerance.
-    """
-
-    def __init__(self) -> None:
-        self._plain, self._fused = AttnProcessor(), AttnProcessor2_0()
-
-    def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **kwargs) -> Tensor:
-        """Attend, with the arguments that diffusers hands to every attention processor."""
-        keys = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        scores = hidden_states.shape[1] * keys.shape[1]
-        use_plain = hidden_states.device.type == "cpu" and hidden_states.ndim == 3 and scores <= MOST_SCORES
-        return (self._plain if use_plain else self._fused)(attn, hidden_states, encoder_hidden_states, **kwargs)
 
 
 class TokenContext(NamedTuple):

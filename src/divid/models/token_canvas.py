@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
 from torch.nn import functional
 
 from divid.errors import ConfigError
@@ -36,14 +35,16 @@ class ModulatedBlock(ResidualBlock):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(
-        self, x: Float[Tensor, "images channels height width"], static: Float[Tensor, "images static_dim"]
+        self, x: Float[Tensor, "images channels height width"], static: Float[Tensor, "images static_dim"] | None = None
     ) -> Float[Tensor, "images out_channels height width"]:
         """Apply the block.
 
         Args:
             x: Feature maps.
-            static: s of each one's clip, normalised.
+            static: s of each one's clip, normalised; None: no scale and no shift.
         """
+        if static is None:
+            return super().forward(x)
         scale, shift = self.modulation(static)[:, :, None, None].chunk(2, dim=1)
         y = self.norm_2(self.conv_1(functional.silu(self.norm_1(x)))) * (1 + scale) + shift
         return self.straight(x) + self.conv_2(functional.silu(y))

@@ -11,7 +11,7 @@ from typing import Literal
 LATE_LEVERS = ("motion_augmentation", "back_translation")
 """Fields of `TokenConfig` that a field `..._start` lets begin late in the training."""
 
-StaticSource = Literal["first", "random", "whole"]
+StaticSource = Literal["first", "random", "average", "whole"]
 Conditioning = Literal["cross_attention", "adagn"]
 CanvasSource = Literal["both", "dynamic", "modulated"]
 BottleneckKind = Literal["none", "channel", "rate"]
@@ -55,8 +55,9 @@ class TokenConfig:
         static_dim: Width of s (preset; paper 256).
         dynamic_dim: Width of each d_f (preset; paper 256). Narrower leaks less.
         use_residual: Subtract the first frame's features before motion is encoded (paper: on).
-        static_source: Frame that the static token sees in training: the first (paper), one at random, or the mean over the
-            whole clip.
+        static_source: Frame that the static token sees: the first (paper); `random`, one at random in training, and the first
+            afterwards; `average`, one at random in training, and afterwards the mean of all frames' tokens; or `whole`, the mean
+            of all frames' features.
         static_dropout: Probability that a clip's static token is replaced by the learned empty one in training (needed for
             guidance).
         dynamic_dropout: The same for a clip's dynamic tokens.

@@ -27,6 +27,7 @@ SWITCHES = {
     "no residual": {"tokens": {"use_residual": False}},
     "static from a random frame": {"tokens": {"static_source": "random"}},
     "static from the whole clip": {"tokens": {"static_source": "whole"}},
+    "static from all frames": {"tokens": {"static_source": "average"}},
     "no token dropout": {"tokens": {"static_dropout": 0.0, "dynamic_dropout": 0.0}},
     "equal widths": {"tokens": {"dynamic_dim": 12}},
     "no orthogonality": {"tokens": {"orthogonality_weight": 0.0}},
@@ -282,7 +283,7 @@ def test_the_paper_preset_is_the_papers():
     assert options.diffusion.shared_training is True
 
 
-@pytest.mark.parametrize("source", ["first", "random", "whole"])
+@pytest.mark.parametrize("source", ["first", "random", "average", "whole"])
 def test_motion_augmentation_changes_what_the_dynamic_tokens_see_and_nothing_else(source, monkeypatch):
     plain = make_model(tokens={"static_source": source, "static_dropout": 0.0, "dynamic_dropout": 0.0})
     changed = make_model(
@@ -301,7 +302,7 @@ def test_motion_augmentation_changes_what_the_dynamic_tokens_see_and_nothing_els
     torch.testing.assert_close(plain.encode(video()).dynamic, changed.encode(video()).dynamic)
 
 
-@pytest.mark.parametrize("source", ["first", "random", "whole"])
+@pytest.mark.parametrize("source", ["first", "random", "average", "whole"])
 def test_static_flip_mirrors_what_the_static_token_sees_and_nothing_else(source, monkeypatch):
     def seen(clips, **changes):
         model = make_model(tokens={"static_source": source, "static_dropout": 0.0, "dynamic_dropout": 0.0, **changes})
@@ -316,6 +317,15 @@ def test_static_flip_mirrors_what_the_static_token_sees_and_nothing_else(source,
     torch.testing.assert_close(dynamic_plain, dynamic_changed)
     torch.testing.assert_close(static_changed, seen(video().flip(-1))[2])
     assert not torch.allclose(static_plain, static_changed, atol=1e-3)
+
+
+def test_an_average_static_token_is_trained_on_one_frame_and_read_from_all():
+    single, average = (make_model(tokens={"static_source": source}) for source in ("random", "average"))
+    torch.testing.assert_close(single.losses(video(), step())["total"], average.losses(video(), step())["total"])
+    frame_by_frame = [single.encode(video()[:, [frame]]).static for frame in range(video().shape[1])]
+    torch.testing.assert_close(average.encode(video()).static, torch.stack(frame_by_frame).mean(0))
+    torch.testing.assert_close(average.encode(video()).dynamic, single.encode(video()).dynamic)
+    torch.testing.assert_close(average.encode(video().flip(1)).static, average.encode(video()).static)
 
 
 def test_static_flip_is_drawn_clip_by_clip(monkeypatch):

@@ -230,6 +230,8 @@ class DividModel(SequenceModel):
             static_features = features.mean(1)
         elif static_choice is not None:
             static_features = features[torch.arange(len(features), device=features.device), static_choice]
+        elif self.options.tokens.static_source == "average":
+            static_features = features
         else:
             static_features = reference[:, 0]
         return self.sequence_encoder(features, reference, static_features)
@@ -348,7 +350,7 @@ class DividModel(SequenceModel):
         return decorrelation_loss(static, summary, *self.token_memory.on(static.device))
 
     def _static_choice(self, video: Video, randomness: Randomness) -> Tensor | None:
-        if self.options.tokens.static_source != "random":
+        if self.options.tokens.static_source not in ("random", "average"):
             return None
         return to_device((randomness.uniform("static frame") * video.shape[1]).long(), video.device)
 

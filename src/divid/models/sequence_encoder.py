@@ -113,16 +113,18 @@ class SequenceEncoder(nn.Module):
         self,
         features: FrameFeatures,
         reference: Float[Tensor, "batch 1 dim"],
-        static_features: Float[Tensor, "batch dim"],
+        static_features: Float[Tensor, "batch *seen dim"],
     ) -> TokenDistributions:
         """Give the tokens of the frames.
 
         Args:
             features: h of the frames, in order.
             reference: h of the frame that is subtracted.
-            static_features: h that the static token sees.
+            static_features: h that the static token sees; of several frames: their tokens' mean is the clip's.
         """
         static = self.static_mlp(static_features)
+        if static.ndim == 3:
+            static = static.mean(1)
         if self.scales_static:
             static = unit_mean_square(static)
         motion = residual_features(features, reference) if self.use_residual else features

@@ -42,19 +42,19 @@ def test_colours_have_a_strength_of_their_own(channels):
     torch.testing.assert_close(augment_appearance(one_colour, STEP, 1.0, colours=0.0), one_colour)
 
 
-def test_place_has_a_strength_of_its_own():
+@pytest.mark.parametrize(("sideways", "upwards"), [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
+def test_each_direction_has_a_strength_of_its_own(sideways, upwards):
     square = torch.full((3, 1, 1, 16, 16), -1.0)
     square[..., 6:10, 6:10] = 1
-
-    def centres(place: float) -> torch.Tensor:
-        weight = augment_appearance(square, STEP, 1.0, colours=0.0, place=place) + 1
-        rows_and_columns = [(weight * torch.arange(16.0).view(shape)).sum((1, 2, 3, 4)) for shape in ((16, 1), (1, 16))]
-        return torch.stack(rows_and_columns) / weight.sum((1, 2, 3, 4))
-
-    torch.testing.assert_close(centres(0.0), torch.full((2, 3), 7.5))
-    assert (centres(1.0) - 7.5).abs().max() > 0.5
-    assert not torch.equal(augment_appearance(square, STEP, 1.0, colours=0.0, place=0.0), square)
-    torch.testing.assert_close(augment_appearance(square, STEP, 1.0, place=1.0), augment_appearance(square, STEP, 1.0))
+    changed = augment_appearance(square, STEP, 1.0, colours=0.0, sideways=sideways, upwards=upwards)
+    assert not torch.equal(changed, square)  # in size and slant at least
+    weight = changed + 1
+    places = torch.arange(16.0)
+    row, column = ((weight * along).sum((1, 2, 3, 4)) / weight.sum((1, 2, 3, 4)) for along in (places[:, None], places))
+    assert ((column - 7.5).abs().max() > 0.5) == (sideways > 0)
+    assert ((row - 7.5).abs().max() > 0.5) == (upwards > 0)
+    whole = augment_appearance(square, STEP, 1.0, colours=0.0, sideways=1.0, upwards=1.0)
+    torch.testing.assert_close(whole, augment_appearance(square, STEP, 1.0, colours=0.0))
 
 
 def test_it_depends_on_the_place_in_the_batch_only():

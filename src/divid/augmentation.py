@@ -33,7 +33,8 @@ def augment_appearance(
     purpose: str = "motion augmentation",
     *,
     colours: float = 1.0,
-    place: float = 1.0,
+    sideways: float = 1.0,
+    upwards: float = 1.0,
 ) -> Video:
     """Change each clip's build, place and colours, all its frames alike, and leave what happens as it is.
 
@@ -49,7 +50,9 @@ def augment_appearance(
         strength: 1: the ranges of this module's constants; 0: nothing changes.
         purpose: Name of the draws; equal names give equal changes.
         colours: Strength of the change of colours as a factor of `strength`; build changes by that alone.
-        place: Strength of the change of place, as such a factor; 0 leaves it to the motion where things are.
+        sideways: Strength of the change of place to the left or right, as such a factor; 0 leaves that place to the motion.
+        upwards: The same of the change of place up or down. Where everybody stands on one floor, it is what hides the change of
+            height: without it the feet tell how much a clip was scaled, and so how tall its person is.
 
     Returns:
         Clips of the same shape, in [-1, 1].
@@ -61,7 +64,8 @@ def augment_appearance(
         return video
     draws = to_device(randomness.uniform(purpose, (8,)), video.device) * 2 - 1
     amounts = draws[:, :5] * strength
-    amounts[:, 2:4] *= place
+    amounts[:, 2] *= sideways
+    amounts[:, 3] *= upwards
     warped = _warp(video, amounts)
     mix = None
     if video.shape[2] == 3:

@@ -399,8 +399,8 @@ def _validate_model(model: ModelConfig) -> None:
             "model.tokens.static_noise and model.tokens.dynamic_noise to 0, or model.bottleneck.kind to none"
         )
     check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
-    check_range("model.tokens.motion_augmentation_colours", tokens.motion_augmentation_colours, 0, 10)
-    check_range("model.tokens.motion_augmentation_place", tokens.motion_augmentation_place, 0, 10)
+    for what in ("colours", "sideways", "upwards"):
+        check_range(f"model.tokens.motion_augmentation_{what}", getattr(tokens, f"motion_augmentation_{what}"), 0, 10)
     check_range("model.tokens.motion_augmentation_start", tokens.motion_augmentation_start, 0, 1)
     check_range("model.tokens.static_flip", tokens.static_flip, 0, 1)
     check_range("model.tokens.back_translation", tokens.back_translation, 0, 1)

@@ -70,7 +70,8 @@ class TokenConfig:
         motion_augmentation: Strength of the random change of build, place and colours, the same for all frames of a clip, that
             the dynamic tokens see in training while the denoiser is asked for the clip as it is; 0 (paper): none.
         motion_augmentation_colours: Strength of its change of colours, as a factor of that of build.
-        motion_augmentation_place: Strength of its change of place, as such a factor.
+        motion_augmentation_sideways: Strength of its shift to the left or right, as such a factor.
+        motion_augmentation_upwards: Strength of its shift up or down, as such a factor.
         motion_augmentation_start: Share of the training after which that change begins. Motion is learned sooner from clips as
             they are; what it holds of the look goes afterwards.
         static_flip: Probability that the static token sees a clip mirrored, left for right, in training, while the dynamic tokens
@@ -97,7 +98,8 @@ class TokenConfig:
     dynamic_noise: float = 0.0
     motion_augmentation: float = 0.0
     motion_augmentation_colours: float = 1.0
-    motion_augmentation_place: float = 1.0
+    motion_augmentation_sideways: float = 1.0
+    motion_augmentation_upwards: float = 1.0
     motion_augmentation_start: float = 0.0
     static_flip: float = 0.0
     back_translation: float = 0.0

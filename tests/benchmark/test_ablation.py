@@ -25,7 +25,8 @@ EXPECTED = {
     "dynamic-invariance": {"model.tokens.dynamic_invariance": 0.02},
     "static-invariance": {"model.tokens.static_invariance": 0.01},
     "motion-augmentation-colours": {"model.tokens.motion_augmentation_colours": 0.0},
-    "motion-augmentation-place": {"model.tokens.motion_augmentation_place": 0.0},
+    "motion-augmentation-sideways": {"model.tokens.motion_augmentation_sideways": 0.0},
+    "motion-augmentation-upwards": {"model.tokens.motion_augmentation_upwards": 0.0},
     "timestep-shift": {"model.diffusion.timestep_shift": 1.0},
     "static-flip": {"model.tokens.static_flip": 0.5},
     "motion-augmentation": {"model.tokens.motion_augmentation": 0.0},
@@ -88,7 +89,8 @@ def test_what_the_paper_recipe_lacks_is_left_out_or_switched_on():
 
 def test_invariance_is_no_bias_of_a_recipe_that_shows_clips_as_they_are():
     names = set(variants_of(load_recipe("paper").resolve()))
-    assert not names & {"dynamic-invariance", "static-invariance", "motion-augmentation-colours", "motion-augmentation-place"}
+    changes = {f"motion-augmentation-{what}" for what in ("colours", "sideways", "upwards")}
+    assert not names & {"dynamic-invariance", "static-invariance", *changes}
 
 
 def test_late_levers_and_the_maps_source_are_biases_where_the_recipe_has_them():

@@ -409,19 +409,20 @@ def test_motion_augmentation_changes_colours_as_strongly_as_it_is_told(colours, 
     assert torch.allclose(seen[0][:, : grey.shape[1]], grey) == (colours == 0)
 
 
-@pytest.mark.parametrize("place", [0.0, 1.0])
-def test_motion_augmentation_changes_the_place_as_strongly_as_it_is_told(place, monkeypatch):
-    options = {"motion_augmentation": 1.0, "motion_augmentation_colours": 0.0, "motion_augmentation_place": place}
-    model = make_model(tokens=options)
+@pytest.mark.parametrize("direction", ["sideways", "upwards"])
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_motion_augmentation_shifts_each_way_as_strongly_as_it_is_told(direction, strength, monkeypatch):
+    shifts = {f"motion_augmentation_{way}": strength if way == direction else 0.0 for way in ("sideways", "upwards")}
+    model = make_model(tokens={"motion_augmentation": 1.0, "motion_augmentation_colours": 0.0, **shifts})
     seen, encode = [], model.frame_features
     monkeypatch.setattr(model, "frame_features", lambda clips: seen.append(clips) or encode(clips))
     middle = torch.full_like(video(), -1.0)
     middle[..., 6:10, 6:10] = 1
     model.losses(middle, step())
     changed = seen[0][:, : middle.shape[1]] + 1
-    columns = torch.arange(float(middle.shape[-1]))
-    centres = (changed * columns).sum((1, 2, 3, 4)) / changed.sum((1, 2, 3, 4))
-    assert torch.allclose(centres, columns.mean(), atol=1e-3) == (place == 0)
+    places = torch.arange(16.0) if direction == "sideways" else torch.arange(16.0)[:, None]
+    centres = (changed * places).sum((1, 2, 3, 4)) / changed.sum((1, 2, 3, 4))
+    assert torch.allclose(centres, torch.tensor(7.5), atol=1e-3) == (strength == 0)
 
 
 def test_motion_augmentation_has_a_range():
@@ -429,8 +430,8 @@ def test_motion_augmentation_has_a_range():
         make_model(tokens={"motion_augmentation": -1.0})
     with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_colours is -1"):
         make_model(tokens={"motion_augmentation_colours": -1.0})
-    with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_place is -1"):
-        make_model(tokens={"motion_augmentation_place": -1.0})
+    with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_sideways is -1"):
+        make_model(tokens={"motion_augmentation_sideways": -1.0})
     with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_start is 2"):
         make_model(tokens={"motion_augmentation_start": 2.0})
 

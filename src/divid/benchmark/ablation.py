@@ -219,10 +219,10 @@ def _seen_differently(flat: Mapping[str, Any]) -> list[Variant]:
     if not any(flat[f"model.tokens.{lever}"] for lever in LATE_LEVERS):
         return []
     made = [_strength(flat, *lever) for lever in _INVARIANCES]
-    for what in ("colours", "place"):
+    for what, title in (("colours", "colours"), ("sideways", "the place, sideways,"), ("upwards", "the place, up and down,")):
         key = f"model.tokens.motion_augmentation_{what}"
         if flat["model.tokens.motion_augmentation"] and flat[key]:
-            made.append(_without(f"motion-augmentation-{what}", f"{what} among what is augmented", flat, {key: 0.0}))
+            made.append(_without(f"motion-augmentation-{what}", f"{title} among what is augmented", flat, {key: 0.0}))
     return made
 
 

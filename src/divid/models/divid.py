@@ -257,7 +257,8 @@ class DividModel(SequenceModel):
             randomness,
             strength,
             colours=options.motion_augmentation_colours,
-            place=options.motion_augmentation_place,
+            sideways=options.motion_augmentation_sideways,
+            upwards=options.motion_augmentation_upwards,
         )
         weights = {"dynamic": options.dynamic_invariance, "static": options.static_invariance}
         is_compared = torch.is_grad_enabled() and any(weights.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda")
 FITS = ("crop", "pad", "stretch")
 DEFAULT_MODEL = "puppets"
+
+SECONDS_BETWEEN_LINES = 30.0
+"""Where stderr is a file or a pipe, a stage has a line of progress so often, the first after as long."""
 
 
 def set_up_logging() -> None:
@@ -172,13 +176,47 @@ def early_output_check(out: str, inputs: Sequence[str | None], endings: tuple[st
     check_output(Path(out), inputs=[Path(path) for path in inputs if path], endings=endings)
 
 
+class ProgressLines:
+    """Progress for a log: a line every `SECONDS_BETWEEN_LINES` of a stage, so that short work writes none.
+
+    Args:
+        now: Clock, in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._began: dict[str, tuple[float, int]] = {}
+        self._told: dict[str, float] = {}
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """Tell how far a stage is.
+
+        Args:
+            stage: Its name.
+            done: How many of its parts are done.
+            total: How many there are; None: not known.
+        """
+        now = self._now()
+        began, first = self._began.setdefault(stage, (now, done))
+        if now - self._told.setdefault(stage, now) < SECONDS_BETWEEN_LINES or done == total:
+            return
+        self._told[stage] = now
+        line = f"{stage}  {done}" if total is None else f"{stage}  {done}/{total}"
+        if total is not None and done > first:
+            line += f"  {(now - began) / (done - first) * (total - done) / 60:.1f} min left"
+        print(line, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Show a bar a stage on stderr while the work runs; silent where stderr is no terminal."""
+    """Show a bar a stage on stderr while the work runs; where stderr is no terminal, a line now and then."""
+    if not sys.stderr.isatty():
+        yield ProgressLines()
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=error_console(), transient=True, disable=not sys.stderr.isatty()) as progress:
+    with Progress(*columns, console=error_console(), transient=True) as progress:
         tasks: dict[str, Any] = {}
 
         def update(stage: str, done: int, total: int | None) -> None:

@@ -171,6 +171,8 @@ class DenoiserConfig:
         patch_size: Space-to-depth factor before the U-Net and back after it (preset; paper 1).
         attention_levels: Levels with transformer blocks, 0 is the finest (preset; paper 1, 2, 3).
         attention_heads: Heads in each transformer block (paper 8).
+        attention_head_width: Width of a head, where a level shall have as many as fit into its channels, and
+            `attention_heads` does not count; 0 (paper): every level has `attention_heads`.
         attention_width: Width to which both tokens are projected as the context (preset; paper 256).
         canvas_channels: Channels of a map, drawn from the two tokens by a small network, that the U-Net sees beside the noisy
             frame; 0 (paper): none.
@@ -187,6 +189,7 @@ class DenoiserConfig:
     patch_size: int | None = None
     attention_levels: tuple[int, ...] | None = None
     attention_heads: int = 8
+    attention_head_width: int = 0
     attention_width: int | None = None
     canvas_channels: int = 0
     canvas_source: CanvasSource = "both"

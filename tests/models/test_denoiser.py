@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 
+from divid.config import ModelConfig
 from divid.errors import ConfigError
 from divid.model_parts import DenoiserConfig, TokenConfig
 from divid.models.denoiser import Denoiser
@@ -108,6 +110,22 @@ def test_a_modulated_block_has_the_same_scale_and_shift_at_every_place():
     after = block(even, static)
     assert not after.allclose(before, atol=1e-2)
     torch.testing.assert_close(after, after[..., :1, :1].expand_as(after))
+
+
+def test_heads_may_have_a_width_instead_of_a_number():
+    def heads(**changes: object) -> set[tuple[int, int]]:
+        unet = make(channels=(8, 16, 32), attention_levels=(1, 2), **changes).unet
+        return {(module.to_q.in_features, module.heads) for module in unet.modules() if isinstance(module, Attention)}
+
+    assert heads() == {(16, 2), (32, 2)}
+    assert heads(attention_head_width=8) == {(16, 2), (32, 4)}
+    assert (16, 2) in heads(attention_head_width=8, conditioning="adagn")
+
+
+def test_a_width_that_divides_no_level_is_named():
+    model = ModelConfig(preset="tiny", image_size=32, denoiser=DenoiserConfig(attention_head_width=24))
+    with pytest.raises(ConfigError, match=r"attention_head_width is 24, which does not divide the 64 channels of a level"):
+        model.resolve()
 
 
 def test_widths_that_the_canvas_cannot_normalise_are_named():

@@ -88,13 +88,22 @@ class Denoiser(nn.Module):
             ),
             mid_block_type=plain,
             cross_attention_dim=width,
-            attention_head_dim=config.attention_heads,  # diffusers takes this as the number of heads
+            attention_head_dim=self._heads(config),
             norm_num_groups=config.norm_groups,
             resnet_time_scale_shift="scale_shift",
             class_embed_type=None if self.uses_cross_attention else "simple_projection",
             projection_class_embeddings_input_dim=None if self.uses_cross_attention else 2 * width,
         )
         self.unet.set_attn_processor(AttentionBySize())
+
+    def _heads(self, config: DenoiserConfig) -> int | tuple[int, ...]:
+        """Give what diffusers calls `attention_head_dim`: for transformer blocks the number of heads, otherwise their width."""
+        assert config.channels
+        if not config.attention_head_width:
+            return config.attention_heads
+        if not self.uses_cross_attention:
+            return config.attention_head_width
+        return tuple(max(1, channels // config.attention_head_width) for channels in config.channels)
 
     def forward(
         self,

@@ -18,7 +18,7 @@ EXPECTED = {
     "scale-input": {"model.diffusion.scale_input": False},
     "cross-attention": {"model.denoiser.conditioning": "adagn"},
     "static-first": {"model.tokens.static_source": "first"},
-    "static-random": {"model.tokens.static_source": "random"},
+    "static-average": {"model.tokens.static_source": "average"},
     "static-whole": {"model.tokens.static_source": "whole"},
     "bottleneck": {"model.bottleneck.kind": "channel"},
     "bottleneck-rate": {"model.bottleneck.kind": "rate", "model.bottleneck.beta": 6e-6, "model.bottleneck.static_share": 0.25},

@@ -51,8 +51,8 @@ def augment_appearance(
         purpose: Name of the draws; equal names give equal changes.
         colours: Strength of the change of colours as a factor of `strength`; build changes by that alone.
         sideways: Strength of the change of place to the left or right, as such a factor; 0 leaves that place to the motion.
-        upwards: The same of the change of place up or down. Where everybody stands on one floor, it is what hides the change of
-            height: without it the feet tell how much a clip was scaled, and so how tall its person is.
+        upwards: The same of the change of place up or down. Where everybody stands on one floor, the feet would tell without it
+            how much a clip was scaled, and so how tall its person is.
 
     Returns:
         Clips of the same shape, in [-1, 1].

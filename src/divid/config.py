@@ -427,13 +427,13 @@ def _validate_model(model: ModelConfig) -> None:
             )
     check_range("model.denoiser.canvas_channels", denoiser.canvas_channels, 0, 4096)
     check_range("model.denoiser.attention_head_width", denoiser.attention_head_width, 0, 4096)
-    attentive = [denoiser.channels[level] for level in denoiser.attention_levels if 0 <= level < len(denoiser.channels)]
+    wrong = [level for level in denoiser.attention_levels if not 0 <= level < len(denoiser.channels)]
+    if wrong:
+        raise ConfigError(f"model.denoiser.attention_levels holds {wrong[0]}, levels are 0 to {len(denoiser.channels) - 1}")
+    attentive = [denoiser.channels[level] for level in denoiser.attention_levels]
     uneven = [count for count in attentive if denoiser.attention_head_width and count % denoiser.attention_head_width]
     if uneven:
         raise ConfigError(
             f"model.denoiser.attention_head_width is {denoiser.attention_head_width}, which does not divide the {uneven[0]} "
             "channels of a level with attention: take a width that divides them all"
         )
-    wrong = [level for level in denoiser.attention_levels if not 0 <= level < len(denoiser.channels)]
-    if wrong:
-        raise ConfigError(f"model.denoiser.attention_levels holds {wrong[0]}, levels are 0 to {len(denoiser.channels) - 1}")

@@ -183,13 +183,9 @@ def _canvas_source(flat: Mapping[str, Any]) -> list[Variant]:
     if not flat["model.denoiser.canvas_channels"]:
         return []
     key, title = "model.denoiser.canvas_source", "tokens that the map is drawn from"
-    full = flat[key]
-    if full == "both":
-        others = {"canvas-source": "dynamic", "canvas-modulation": "modulated"}
-        return [Variant(name, title, True, full, other, {key: other}) for name, other in others.items()]
-    made = [Variant("canvas-source", title, False, full, "both", {key: "both"})]
-    other = next(source for source in get_args(CanvasSource) if source not in (full, "both"))
-    return [*made, Variant("canvas-modulation", title, full == "dynamic", full, other, {key: other})]
+    full, sources = flat[key], get_args(CanvasSource)  # each source has one bias more than the one before it
+    names = zip(("canvas-source", "canvas-modulation"), (source for source in sources if source != full), strict=True)
+    return [Variant(name, title, sources.index(other) > sources.index(full), full, other, {key: other}) for name, other in names]
 
 
 def _other_choice(flat: Mapping[str, Any], name: str, title: str, key: str, values: Sequence[str], bias: str) -> Variant:

@@ -56,7 +56,7 @@ class TokenCanvas(nn.Module):
     Tokens have no places and a picture has: cross-attention hands each place the same two values, and the U-Net is left to find
     out where a body stands. Here a linear layer makes the coarsest map, in which every place has weights of its own, and residual
     blocks with the U-Net's widths bring it to the U-Net's finest resolution. With `modulated` the coarsest map is the dynamic
-    token's, and the static one scales and shifts the channels of every block: it says how things look, and not where they are.
+    token's, and the static one scales and shifts the channels of every block, at every place alike.
 
     Args:
         config: The denoiser's widths and `canvas_channels`, resolved.

@@ -1,9 +1,9 @@
-"""Appearance augmentation: alike over a clip's frames, different between clips, and never of what the denoiser is asked for."""
+"""Appearance augmentation: alike over a clip's frames, and different between clips."""
 
 import pytest
 import torch
 
-from divid.augmentation import augment_appearance
+from divid.augmentation import augment_appearance, move_along
 from divid.randomness import Randomness
 
 STEP = Randomness(seed=0, step=3, slots=(0, 1, 2), num_slots=3)
@@ -55,6 +55,31 @@ def test_each_direction_has_a_strength_of_its_own(sideways, upwards):
     assert ((row - 7.5).abs().max() > 0.1) == (upwards > 0)
     whole = augment_appearance(square, STEP, 1.0, colours=0.0, sideways=1.0, upwards=1.0)
     torch.testing.assert_close(whole, augment_appearance(square, STEP, 1.0, colours=0.0))
+
+
+@pytest.mark.parametrize(("sideways", "upwards"), [(1.0, 0.0), (0.0, 1.0)])
+def test_what_is_moved_along_stays_where_the_changed_clip_is(sideways, upwards):
+    """Of a dot in the middle, which no scale and no shear moves, changed and moved clip have one place, but for the scale."""
+    dot = torch.full((3, 2, 1, 33, 33), -1.0)
+    dot[..., 15:18, 15:18] = 1.0
+
+    def place(video):
+        weight = (video[:, 0, 0] + 1) / 2
+        rows = torch.arange(33.0)
+        total = weight.sum((1, 2))
+        return torch.stack([(weight.sum(1) * rows).sum(1), (weight.sum(2) * rows).sum(1)], dim=1) / total[:, None] - 16
+
+    moved = place(move_along(dot, STEP, 1.0, sideways=sideways, upwards=upwards))
+    changed = place(augment_appearance(dot, STEP, 1.0, colours=0.0, sideways=sideways, upwards=upwards))
+    assert (moved.abs() > 0.05).any(0).tolist() == [sideways > 0, upwards > 0]
+    way = 0 if sideways else 1
+    torch.testing.assert_close(moved[:, way], changed[:, way], rtol=0.4, atol=0.1)
+
+
+def test_nothing_is_moved_without_a_shift():
+    clips = still_clips(3)
+    assert move_along(clips, STEP, 1.0, sideways=0.0, upwards=0.0) is clips
+    assert move_along(clips, STEP, 0.0) is clips
 
 
 def test_it_depends_on_the_place_in_the_batch_only():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 from safetensors.torch import load_file, save_file
 
 from divid import export
@@ -55,6 +56,17 @@ def test_what_is_saved_is_what_is_loaded(model, folder):
     assert not loaded.training
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+def test_a_model_saved_before_presets_chose_its_heads_has_as_many_as_then(folder):
+    assert load_model(folder)[0].options.denoiser.attention_head_width == 16
+    path = folder / "model" / "config.json"
+    saved = json.loads(path.read_text())
+    del saved["options"]["denoiser"]["attention_head_width"]
+    path.write_text(json.dumps(saved))
+    model = load_model(folder)[0]
+    assert model.options.denoiser.attention_head_width == 0
+    assert {module.heads for module in model.denoiser.unet.modules() if isinstance(module, Attention)} == {2}
 
 
 def test_the_folder_holds_safetensors_and_json_only(folder):

@@ -73,6 +73,38 @@ def augment_appearance(
     return _recolour(warped, draws[:, 5:] * (strength * colours), mix)
 
 
+def move_along(
+    video: Video,
+    randomness: Randomness,
+    strength: float,
+    purpose: str = "motion augmentation",
+    *,
+    sideways: float = 1.0,
+    upwards: float = 1.0,
+) -> Video:
+    """Shift each clip as `augment_appearance` of the same arguments does, and change nothing else.
+
+    Where the denoiser is asked for this clip, the dynamic tokens, which see the changed one, tell where things are, and the
+    static token, whose frame stays where it is, cannot.
+
+    Args:
+        video: Clips, or some frames of each.
+        randomness: The step's.
+        strength: As there.
+        purpose: As there.
+        sideways: As there; 0: no such shift.
+        upwards: As there; 0: no such shift.
+
+    Returns:
+        Clips of the same shape.
+    """
+    amounts = torch.zeros(len(video), 5)
+    draws = randomness.uniform(purpose, (8,)) * 2 - 1
+    for place, factor in ((2, sideways), (3, upwards)):
+        amounts[:, place] = draws[:, place] * (strength * factor)
+    return _warp(video, to_device(amounts, video.device)) if amounts.any() else video
+
+
 def _warp(video: Video, draws: Float[Tensor, "batch 5"]) -> Video:
     """Scale, shift and shear; what comes in from outside repeats the border."""
     scale_x, scale_y = (draws[:, i].mul(LOG_SCALE).exp() for i in (0, 1))

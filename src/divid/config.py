@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, get_args, runtime_che
 from divid.config_checks import check_choice, check_range
 from divid.errors import ConfigError, nearest
 from divid.model_parts import (
+    AugmentationTarget,
     BottleneckConfig,
     BottleneckKind,
     BottleneckProfile,
@@ -374,6 +375,7 @@ def _validate_model(model: ModelConfig) -> None:
     assert tokens.static_dropout is not None and tokens.dynamic_dropout is not None
     check_choice("model.channels", model.channels, (1, 3))
     check_choice("model.tokens.static_source", tokens.static_source, get_args(StaticSource))
+    check_choice("model.tokens.motion_augmentation_target", tokens.motion_augmentation_target, get_args(AugmentationTarget))
     check_choice("model.denoiser.conditioning", denoiser.conditioning, get_args(Conditioning))
     check_choice("model.denoiser.canvas_source", denoiser.canvas_source, get_args(CanvasSource))
     check_choice("model.bottleneck.kind", model.bottleneck.kind, get_args(BottleneckKind))
@@ -430,10 +432,3 @@ def _validate_model(model: ModelConfig) -> None:
     wrong = [level for level in denoiser.attention_levels if not 0 <= level < len(denoiser.channels)]
     if wrong:
         raise ConfigError(f"model.denoiser.attention_levels holds {wrong[0]}, levels are 0 to {len(denoiser.channels) - 1}")
-    attentive = [denoiser.channels[level] for level in denoiser.attention_levels]
-    uneven = [count for count in attentive if denoiser.attention_head_width and count % denoiser.attention_head_width]
-    if uneven:
-        raise ConfigError(
-            f"model.denoiser.attention_head_width is {denoiser.attention_head_width}, which does not divide the {uneven[0]} "
-            "channels of a level with attention: take a width that divides them all"
-        )

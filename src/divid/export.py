@@ -34,6 +34,7 @@ from divid.config import SamplingConfig, from_dict, to_dict
 from divid.errors import ConfigError, InputError, ModelError, OutputError, nearest
 from divid.json_files import read_json, write_json
 from divid.methods import METHODS
+from divid.presets import fill_in_younger
 from divid.types import Disentangler
 
 PIPELINE_CLASS = "DividPipeline"
@@ -291,6 +292,8 @@ def _build(folder: Path, index: Mapping[str, Any]) -> torch.nn.Module:
         raise ModelError(f"{folder}: {INDEX_NAME} names {class_name}, but model/config.json is of {config.get('_class_name')}")
     options = {key: value for key, value in config.items() if not key.startswith("_")}
     try:
+        if isinstance(options.get("options"), dict):
+            options["options"] = fill_in_younger(options["options"])
         return classes[class_name](**options)
     except (ConfigError, TypeError, ValueError, KeyError) as error:
         raise ModelError(f"{folder / 'model' / 'config.json'} does not describe a {class_name}: {_one_line(error)}") from error

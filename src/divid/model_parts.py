@@ -13,6 +13,7 @@ LATE_LEVERS = ("motion_augmentation", "back_translation")
 
 StaticSource = Literal["first", "random", "average", "whole"]
 Conditioning = Literal["cross_attention", "adagn"]
+AugmentationTarget = Literal["unmoved", "sideways", "moved"]
 CanvasSource = Literal["both", "dynamic", "modulated"]
 BottleneckKind = Literal["none", "channel", "rate"]
 BottleneckProfile = Literal["one_minus_abar", "linear", "constant"]
@@ -72,6 +73,9 @@ class TokenConfig:
         motion_augmentation_colours: Strength of its change of colours, as a factor of that of build.
         motion_augmentation_sideways: Strength of its shift to the left or right, as such a factor.
         motion_augmentation_upwards: Strength of its shift up or down, as such a factor.
+        motion_augmentation_target: What the denoiser is asked for then: the clip `unmoved` (the static token tells where things
+            are), or shifted as the one that the dynamic tokens see, `sideways` alone or `moved` upwards and downwards too (these
+            tell where things are).
         motion_augmentation_start: Share of the training after which that change begins. Motion is learned sooner from clips as
             they are; what it holds of the look goes afterwards.
         static_flip: Probability that the static token sees a clip mirrored, left for right, in training, while the dynamic tokens
@@ -100,6 +104,7 @@ class TokenConfig:
     motion_augmentation_colours: float = 1.0
     motion_augmentation_sideways: float = 1.0
     motion_augmentation_upwards: float = 1.0
+    motion_augmentation_target: AugmentationTarget = "unmoved"
     motion_augmentation_start: float = 0.0
     static_flip: float = 0.0
     back_translation: float = 0.0
@@ -171,8 +176,8 @@ class DenoiserConfig:
         patch_size: Space-to-depth factor before the U-Net and back after it (preset; paper 1).
         attention_levels: Levels with transformer blocks, 0 is the finest (preset; paper 1, 2, 3).
         attention_heads: Heads in each transformer block (paper 8).
-        attention_head_width: Width of a head, where a level shall have as many as fit into its channels, and
-            `attention_heads` does not count; 0 (paper): every level has `attention_heads`.
+        attention_head_width: Least width of a head: a level has as many heads as its channels divide into evenly without one
+            being narrower, and `attention_heads` does not count; 0: every level has `attention_heads` (preset; paper 0).
         attention_width: Width to which both tokens are projected as the context (preset; paper 256).
         canvas_channels: Channels of a map, drawn from the two tokens by a small network, that the U-Net sees beside the noisy
             frame; 0 (paper): none.
@@ -189,7 +194,7 @@ class DenoiserConfig:
     patch_size: int | None = None
     attention_levels: tuple[int, ...] | None = None
     attention_heads: int = 8
-    attention_head_width: int = 0
+    attention_head_width: int | None = None
     attention_width: int | None = None
     canvas_channels: int = 0
     canvas_source: CanvasSource = "both"

@@ -17,13 +17,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         **_COMMON,
         "image_size": 32,
-        "encoder": {"base_channels": 32, "blocks_per_level": 1, "patch_size": 1, "feature_channels": 8, "static_hidden": 512},
+        "encoder": {"base_channels": 16, "blocks_per_level": 1, "patch_size": 2, "feature_channels": 4, "static_hidden": 256},
         "tokens": {**_COMMON["tokens"], "static_dim": 128},
         "denoiser": {
-            "channels": (32, 64, 96),
+            "channels": (32, 48, 64),
             "blocks_per_level": 1,
-            "patch_size": 1,
+            "patch_size": 2,
             "attention_levels": (1, 2),
+            "attention_head_width": 16,
             "attention_width": 128,
             "norm_groups": 8,
         },
@@ -37,6 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "blocks_per_level": 2,
             "patch_size": 1,
             "attention_levels": (1, 2, 3),
+            "attention_head_width": 32,
             "attention_width": 256,
             "norm_groups": 8,
         },
@@ -50,6 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "blocks_per_level": 2,
             "patch_size": 1,
             "attention_levels": (1, 2, 3),
+            "attention_head_width": 32,
             "attention_width": 256,
             "norm_groups": 8,
         },
@@ -63,6 +66,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "blocks_per_level": 2,
             "patch_size": 1,
             "attention_levels": (1, 2, 3),
+            "attention_head_width": 0,
             "attention_width": 256,
             "norm_groups": 32,
         },
@@ -71,6 +75,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Values that a preset gives to the fields left at `None`; sizes as in the README's table."""
+
+_YOUNGER_FIELDS: dict[str, dict[str, Any]] = {"denoiser": {"attention_head_width": 0}}
+"""Fields that presets fill in, and that models saved before there were such do not have: what was done then."""
 
 
 def fill_in(config: Any, preset: dict[str, Any]) -> Any:
@@ -90,3 +97,15 @@ def fill_in(config: Any, preset: dict[str, Any]) -> Any:
         elif value is None:
             changes[f.name] = preset[f.name]
     return replace(config, **changes)
+
+
+def fill_in_younger(model: dict[str, Any]) -> dict[str, Any]:
+    """Give the saved options of a model with what was done before there were the fields that they lack.
+
+    A saved model or recipe says everything, so that no preset that has changed since makes another network of it.
+
+    Args:
+        model: All options of the model as they were saved.
+    """
+    younger = {part: {**fields_of, **model[part]} for part, fields_of in _YOUNGER_FIELDS.items() if part in model}
+    return {**model, **younger}

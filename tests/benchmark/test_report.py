@@ -17,6 +17,7 @@ from divid.benchmark.pages import Heading, Links, Paragraph, Picture, Table, to_
 from divid.benchmark.plan import cells_of, load_plan
 from divid.benchmark.report import MARK, NOTHING, list_cells, report_blocks, write_report
 from divid.benchmark.scoring import FIGURE_PARTS, load_figure, save_figure
+from divid.evaluation.intervals import Rate
 from divid.evaluation.leakage import DIRECTIONS
 from divid.json_files import write_json
 from divid.methods import METHODS
@@ -120,6 +121,48 @@ def test_every_class_has_a_row_and_every_method_a_column(finished, report, page)
                 assert row[1] == str(known[label]["num"]) == str(rates[0]["num"])
                 mean = 50 * (rates[0]["rate"] + rates[1]["rate"])
                 assert row[place].startswith(f"{mean:.1f} ±")
+
+
+def test_every_two_methods_are_compared_on_the_seeds_that_both_have(finished, report, page):
+    _, folder = finished
+    rows = report["data"]["made"]["differences"]
+    names = list(report["data"]["made"]["methods"])
+    assert [(row["method"], row["other"]) for row in rows] == [(names[0], names[1]), (names[0], names[2]), (names[1], names[2])]
+    for row in rows:
+        assert row["seeds"] == [0, 1]
+        results = [
+            [folder.cell(f"made/{row[side]}/seed-{seed}").read_result() for seed in (0, 1)] for side in ("method", "other")
+        ]
+        joint = [[result["swaps"]["rows"]["swap"]["joint"]["rate"] for result in side] for side in results]
+        assert row["measures"]["joint"]["values"] == pytest.approx(np.subtract(*joint))
+        psnr = [np.mean([result["psnr_db"]["model"]["mean"] for result in side]) for side in results]
+        assert row["measures"]["psnr_db"]["mean"] == pytest.approx(psnr[0] - psnr[1])
+    head, _, *shown = table(page, "minus")
+    assert head == ["method", "minus", "seeds", "static", "dynamic", "joint", "joint, reconstructed", "leakage", "PSNR dB"]
+    labels = ["Tiny", "fast", "few-steps"]
+    assert [row[:3] for row in shown] == [
+        [f"{labels[i]} {MARK}", f"{labels[k]} {MARK}", "2"] for i, k in ((0, 1), (0, 2), (1, 2))
+    ]
+    assert all(re.fullmatch(r"[+-]\d+\.\d\d ± .*", row[-1]) for row in shown)
+
+
+def test_a_difference_pair_by_pair_is_narrower_than_that_of_strangers(rewrite):
+    """Both are right in the same half of the pairs, and one of them in one more: most of the chance is common to both."""
+
+    def change(method, seed, result, cell):
+        answers = "111111000000" if method == "tiny" else "111111100000"
+        result["swaps"]["outcomes"].update(static=answers, dynamic="1" * 12)
+        result["leakage"] = None
+
+    data = rewrite(change)[0]["data"]["made"]
+    rows = {(row["method"], row["other"]): row["measures"] for row in data["differences"]}
+    measured = rows["tiny", "fast"]["joint"]
+    assert measured["values"] == pytest.approx([-1 / 12, -1 / 12])
+    assert measured["low"] <= -1 / 12 <= measured["high"]
+    widths = [Rate(right, 12).wilson for right in (6, 7)]
+    assert measured["high"] - measured["low"] < np.hypot(*(high - low for low, high in widths))
+    assert "leakage" not in rows["tiny", "fast"]
+    assert rows["fast", "few-steps"]["joint"] | {"values": []} == {"mean": 0, "low": 0, "high": 0, "spread": 0, "values": []}
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from divid.config import ModelConfig, SamplingConfig
+from divid.diffusion.schedule import prediction_target
 from divid.errors import ConfigError
 from divid.models.divid import TRANSLATION_STEPS, DividModel
 from divid.models.perceptual import PerceptualDistance
@@ -33,6 +34,9 @@ SWITCHES = {
     "no orthogonality": {"tokens": {"orthogonality_weight": 0.0}},
     "orthogonality over earlier clips": {"tokens": {"orthogonality_memory": 4}},
     "motion augmentation": {"tokens": {"motion_augmentation": 1.0}},
+    "motion augmentation, the target moves along": {
+        "tokens": {"motion_augmentation": 1.0, "motion_augmentation_target": "moved"}
+    },
     "static flip": {"tokens": {"static_flip": 0.5}},
     "noise on tokens": {"tokens": {"static_noise": 0.5, "dynamic_noise": 0.5}},
     "back-translation": {"tokens": {"back_translation": 0.5}},
@@ -257,7 +261,7 @@ def test_bf16_training_has_the_gradient_of_fp32():
     assert 0 < (fast - exact).norm() < 0.05 * exact.norm()
 
 
-@pytest.mark.parametrize(("preset", "millions", "gflop"), [("tiny", 2.9, 0.8), ("small", 9.4, 5.2)])
+@pytest.mark.parametrize(("preset", "millions", "gflop"), [("tiny", 1.56, 0.131), ("small", 9.4, 5.2)])
 def test_presets_have_the_sizes_of_the_design(preset, millions, gflop):
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -300,6 +304,28 @@ def test_motion_augmentation_changes_what_the_dynamic_tokens_see_and_nothing_els
     torch.testing.assert_close(static_plain, static_changed)
     assert not torch.allclose(dynamic_plain, dynamic_changed, atol=1e-3)
     torch.testing.assert_close(plain.encode(video()).dynamic, changed.encode(video()).dynamic)
+
+
+@pytest.mark.parametrize(("target", "moves"), [("unmoved", (False, False)), ("sideways", (True, False)), ("moved", (True, True))])
+def test_the_clip_that_is_asked_for_moves_along_as_it_is_told(target, moves, monkeypatch):
+    tokens = {"static_dropout": 0.0, "dynamic_dropout": 0.0, "motion_augmentation": 1.0}
+    asked, codes = [], []
+    middle = torch.full_like(video(), -1.0)
+    middle[..., 6:10, 6:10] = 1
+    for options in ({}, {"motion_augmentation_target": target}):
+        model = make_model(tokens={**tokens, **options})
+        forward = model.denoiser.forward
+        monkeypatch.setattr(
+            "divid.models.divid.prediction_target", lambda x_0, *args: asked.append(x_0) or prediction_target(x_0, *args)
+        )
+        monkeypatch.setattr(model, "_train_denoiser", lambda *args, forward=forward: codes.append(args[2:]) or forward(*args))
+        model.losses(middle, step())
+    unmoved, moved = (frames + 1 for frames in asked)
+    for places, is_moved in ((torch.arange(16.0), moves[0]), (torch.arange(16.0)[:, None], moves[1])):
+        before, after = ((frames * places).sum((1, 2, 3, 4)) / frames.sum((1, 2, 3, 4)) for frames in (unmoved, moved))
+        torch.testing.assert_close(before, torch.full_like(before, 7.5))
+        assert torch.allclose(before, after, atol=1e-3) != is_moved
+    torch.testing.assert_close(*codes)
 
 
 @pytest.mark.parametrize("source", ["first", "random", "average", "whole"])

@@ -330,6 +330,15 @@ def test_a_resumed_run_must_have_the_same_recipe_and_data(fit, data):
         fit(resume=True, num_steps=4)
 
 
+def test_a_run_begun_before_presets_chose_its_heads_is_gone_on_with_by_as_many(fit):
+    recipe = fit(num_steps=2) / "recipe.yaml"
+    lines = recipe.read_text().splitlines()
+    recipe.write_text("\n".join(line for line in lines if "attention_head_width" not in line))
+    assert len(recipe.read_text().splitlines()) == len(lines) - 1
+    with pytest.raises(ConfigError, match=r"model.denoiser.attention_head_width \(0 then, 16 now\)"):
+        fit(resume=True, num_steps=4)
+
+
 def test_bad_out_folders(fit, data, tmp_path):
     with pytest.raises(TrainingError, match="no checkpoint"):
         fit(resume=True)

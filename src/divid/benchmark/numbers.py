@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -165,9 +166,13 @@ def _describe_data(
         "still_psnr_db": None if first is None else first["psnr_db"]["mean_frame"]["mean"],
         "methods": {method: _describe_method(plan, method, list(seeds.values())) for method, seeds in done.items()},
     }
-    if variants is not None:
+    clips = _clips_of_pairs(folder, data) if done else np.empty((0, 2), dtype=np.int64)
+    if variants is None:
+        described["differences"] = [
+            {"method": one, "other": other, **differences(done[one], done[other], clips)} for one, other in combinations(done, 2)
+        ]
+    else:
         full, tried = done.get(FULL, {}), {name: variant for name, variant in variants.items() if name in done}
-        clips = _clips_of_pairs(folder, data) if tried else np.empty((0, 2), dtype=np.int64)
         described["worth"] = {name: worth_of(variant, full, done[name], clips) for name, variant in tried.items()}
     return described
 
@@ -250,19 +255,33 @@ def worth_of(
     Returns:
         The variant, the seeds that both have, and under `measures` the differences, as JSON has them.
     """
-    seeds = sorted(full.keys() & other.keys())
-    pairs = [(other[seed], full[seed]) if variant.is_added else (full[seed], other[seed]) for seed in seeds]
-    of_seeds = [_gains(with_it, without, clips) for with_it, without in pairs]
+    with_it, without = (other, full) if variant.is_added else (full, other)
+    return {**variant.to_dict(), **differences(with_it, without, clips)}
+
+
+def differences(one: Mapping[int, Result], other: Mapping[int, Result], clips: Int[np.ndarray, "pairs 2"]) -> dict[str, Any]:
+    """Give every number of one method minus that of another, seed by seed, and swap accuracies pair by pair.
+
+    Args:
+        one: Results of the first by seed.
+        other: Results of what is taken from it by seed.
+        clips: Numbers of the clips of the pairs that both were tested on.
+
+    Returns:
+        The seeds that both have, and under `measures` the differences, as JSON has them.
+    """
+    seeds = sorted(one.keys() & other.keys())
+    of_seeds = [_gains(one[seed], other[seed], clips) for seed in seeds]
     names = [name for name in (of_seeds[0] if of_seeds else ()) if all(name in gains for gains in of_seeds)]
-    worth = {name: over_seeds([gains[name] for gains in of_seeds]) for name in names}
-    return {**variant.to_dict(), "seeds": seeds, "measures": {name: summary.to_dict() for name, summary in worth.items()}}
+    summaries = {name: over_seeds([gains[name] for gains in of_seeds]) for name in names}
+    return {"seeds": seeds, "measures": {name: summary.to_dict() for name, summary in summaries.items()}}
 
 
-def _gains(with_it: Result, without: Result, clips: Int[np.ndarray, "pairs 2"]) -> dict[str, Measured]:
-    one, other = measures_of(with_it), measures_of(without)
+def _gains(one_result: Result, other_result: Result, clips: Int[np.ndarray, "pairs 2"]) -> dict[str, Measured]:
+    one, other = measures_of(one_result), measures_of(other_result)
     gains = {name: difference(one[name], other[name]) for name in one if name in other}
-    right, before = _right_answers(with_it), _right_answers(without)
-    return {**gains, **{name: paired_difference(right[name], before[name], clips) for name in ACCURACIES}}
+    right, others_right = _right_answers(one_result), _right_answers(other_result)
+    return {**gains, **{name: paired_difference(right[name], others_right[name], clips) for name in ACCURACIES}}
 
 
 def _right_answers(result: Result) -> dict[str, Bool[np.ndarray, " pairs"]]:

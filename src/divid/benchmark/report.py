@@ -104,6 +104,8 @@ def _data_blocks(data: Mapping[str, Any], is_ablation: bool) -> list[Block]:
     if is_ablation:
         blocks += [Heading("What each bias is worth", 3), Paragraph(_WORTH_TEXT), _worth_table(data)]
     blocks += [Heading("Swaps", 3), _main_table(data)]
+    if data.get("differences"):
+        blocks += [Heading("Differences", 3), Paragraph(_DIFFERENCE_TEXT), _difference_table(data)]
     if data["leakage_chance"]:
         blocks += [Heading("Leakage", 3), Paragraph(_LEAKAGE_TEXT), _leakage_table(data)]
     blocks += [Heading("Sizes and speeds", 3), _cost_table(data)]
@@ -257,12 +259,29 @@ def _plain_table(data: Mapping[str, Any], columns: Mapping[str, tuple[str, float
     return Table(["", *columns], rows)
 
 
+_COMPARISON_TEXT = (
+    "An interval that holds 0 shows nothing. Of leakage less is better, of all else more. Swap accuracies are compared pair by "
+    "pair; the intervals of the others take both sides as independent, so they are rather too wide."
+)
+_DIFFERENCE_TEXT = (
+    "The first method's result minus the second's, in percentage points (PSNR in dB) and with the 95 % interval, over the seeds "
+    f"that both have. {_COMPARISON_TEXT}"
+)
 _WORTH_TEXT = (
     "The full recipe's value and the one that was tried; then, in percentage points (PSNR in dB) and with the 95 % interval, the "
-    "result with the bias minus the one without it. An interval that holds 0 shows nothing. Of leakage less is better, of all "
-    "else more. Swap accuracies are compared pair by pair; the intervals of leakage and PSNR take both sides as independent, so "
-    "they are rather too wide."
+    f"result with the bias minus the one without it. {_COMPARISON_TEXT}"
 )
+_COMPARED = {**dict.fromkeys((*ACCURACIES, RECONSTRUCTION, "leakage"), (100, 1)), "psnr_db": (1, 2)}
+"""Measures that two methods are compared by, with factor and digits."""
+
+
+def _difference_table(data: Mapping[str, Any]) -> Table:
+    labels = {name: method["label"] + _mark(data) for name, method in data["methods"].items()}
+    rows = []
+    for row in data["differences"]:
+        cells = [_summary(row["measures"].get(name), *form, sign="+") for name, form in _COMPARED.items()]
+        rows.append([labels[row["method"]], labels[row["other"]], str(len(row["seeds"])), *cells])
+    return Table(["method", "minus", "seeds", *("PSNR dB" if name == "psnr_db" else name for name in _COMPARED)], rows)
 
 
 def _worth_table(data: Mapping[str, Any]) -> Table:

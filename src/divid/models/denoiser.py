@@ -28,6 +28,16 @@ class TokenContext(NamedTuple):
     canvas: Float[Tensor, "images canvas_channels side side"] | None
 
 
+def most_heads(channels: int, least_width: int) -> int:
+    """Give the most heads into which channels divide evenly, none of them narrower than asked for; at least one.
+
+    Args:
+        channels: Width of all heads together.
+        least_width: Of one.
+    """
+    return next(count for count in range(max(1, channels // least_width), 0, -1) if channels % count == 0)
+
+
 class Denoiser(nn.Module):
     """Predict eps or v for single frames, each given the static token of its clip and its own dynamic token.
 
@@ -101,9 +111,10 @@ class Denoiser(nn.Module):
         assert config.channels
         if not config.attention_head_width:
             return config.attention_heads
-        if not self.uses_cross_attention:
-            return config.attention_head_width
-        return tuple(max(1, channels // config.attention_head_width) for channels in config.channels)
+        heads = [most_heads(channels, config.attention_head_width) for channels in config.channels]
+        if self.uses_cross_attention:
+            return tuple(heads)
+        return tuple(channels // count for channels, count in zip(config.channels, heads, strict=True))
 
     def forward(
         self,

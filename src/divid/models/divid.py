@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from divid.augmentation import augment_appearance
+from divid.augmentation import augment_appearance, move_along
 from divid.config import ModelConfig, SamplingConfig, from_dict, to_dict
 from divid.diffusion.noise import SamplingNoise, training_noise, training_timesteps
 from divid.diffusion.objective import (
@@ -174,7 +174,7 @@ class DividModel(SequenceModel):
         distributions, invariances = self._training_tokens(video, randomness)
         codes = distributions.codes
         picked = pick_frames(video, randomness, num_decoded_frames)
-        x_0 = take_frames(video, picked)
+        x_0 = self._moved_along(take_frames(video, picked), randomness)
         dynamic = take_frames(codes.dynamic, picked)
         batch, count = picked.shape
         diffusion = self.options.diffusion
@@ -274,6 +274,15 @@ class DividModel(SequenceModel):
             for kind, weight in weights.items()
             if weight
         }
+
+    def _moved_along(self, frames: Video, randomness: Randomness) -> Video:
+        """Give the frames that are asked for: with `motion_augmentation_target` moved as those that the dynamic tokens see."""
+        options = self.options.tokens
+        strength = self._strength_now("motion_augmentation", randomness)
+        if not strength or options.motion_augmentation_target == "unmoved":
+            return frames
+        upwards = options.motion_augmentation_upwards if options.motion_augmentation_target == "moved" else 0.0
+        return move_along(frames, randomness, strength, sideways=options.motion_augmentation_sideways, upwards=upwards)
 
     def _static_frames(self, video: Video, choice: Tensor | None) -> Tensor:
         """Give the frames that the static token sees in training."""

@@ -25,7 +25,8 @@ from divid._version import __version__
 from divid.config import Recipe
 from divid.errors import ConfigError, OutputError, TrainingError
 from divid.json_files import read_json, write_json
-from divid.recipes import dump_recipe, flatten, load_recipe
+from divid.presets import fill_in_younger
+from divid.recipes import dump_recipe, flatten, read_yaml, recipe_from_values
 from divid.training.checkpoints import TEMPORARY_ENDING
 from divid.training.metrics import write_text
 
@@ -142,7 +143,8 @@ class RunFolder:
         Raises:
             ConfigError: Keys differ that would change the run; the message names them.
         """
-        before = load_recipe(self.recipe).resolve()
+        values = read_yaml(self.recipe)
+        before = recipe_from_values({**values, "model": fill_in_younger(values.get("model", {}))}).resolve()
         if recipe.training.precision == "auto":
             recipe = replace(recipe, training=replace(recipe.training, precision=before.training.precision))
         if recipe.training.fit_minutes and recipe.training.fit_minutes == before.training.fit_minutes:

@@ -428,6 +428,7 @@ def _validate_model(model: ModelConfig) -> None:
                 f"model.denoiser.channels holds {width}, every width must be a multiple of norm_groups = {denoiser.norm_groups}"
             )
     check_range("model.denoiser.canvas_channels", denoiser.canvas_channels, 0, 4096)
+    assert denoiser.attention_head_width is not None
     check_range("model.denoiser.attention_head_width", denoiser.attention_head_width, 0, 4096)
     wrong = [level for level in denoiser.attention_levels if not 0 <= level < len(denoiser.channels)]
     if wrong:

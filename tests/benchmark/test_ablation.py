@@ -27,6 +27,7 @@ EXPECTED = {
     "motion-augmentation-colours": {"model.tokens.motion_augmentation_colours": 0.0},
     "motion-augmentation-sideways": {"model.tokens.motion_augmentation_sideways": 0.0},
     "motion-augmentation-upwards": {"model.tokens.motion_augmentation_upwards": 0.0},
+    "motion-augmentation-target": {"model.tokens.motion_augmentation_target": "sideways"},
     "timestep-shift": {"model.diffusion.timestep_shift": 1.0},
     "static-flip": {"model.tokens.static_flip": 0.5},
     "motion-augmentation": {"model.tokens.motion_augmentation": 0.0},
@@ -57,7 +58,7 @@ def test_added_biases_are_told_from_removed_ones():
     variants = variants_of(load_recipe("puppets-cpu").resolve())
     added = [name for name, variant in variants.items() if variant.is_added]
     biases = ["static-flip", "data-augmentation", "orthogonality-memory", "dynamic-invariance", "static-invariance"]
-    biases.append("canvas-modulation")
+    biases += ["motion-augmentation-target", "canvas-modulation"]
     assert added == ["residual", "shared-training-noise", "bottleneck", "bottleneck-rate", *biases]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
     assert (variants["residual"].full, variants["residual"].other) == ("off", "on")

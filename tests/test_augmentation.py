@@ -7,6 +7,7 @@ from divid.augmentation import augment_appearance, move_along
 from divid.randomness import Randomness
 
 STEP = Randomness(seed=0, step=3, slots=(0, 1, 2), num_slots=3)
+FAR = Randomness(seed=1, step=3, slots=(0, 1, 2), num_slots=3)  # whose shifts are of a pixel and more both ways
 
 
 def still_clips(channels: int) -> torch.Tensor:
@@ -69,11 +70,20 @@ def test_what_is_moved_along_stays_where_the_changed_clip_is(sideways, upwards):
         total = weight.sum((1, 2))
         return torch.stack([(weight.sum(1) * rows).sum(1), (weight.sum(2) * rows).sum(1)], dim=1) / total[:, None] - 16
 
-    moved = place(move_along(dot, STEP, 1.0, sideways=sideways, upwards=upwards))
-    changed = place(augment_appearance(dot, STEP, 1.0, colours=0.0, sideways=sideways, upwards=upwards))
-    assert (moved.abs() > 0.05).any(0).tolist() == [sideways > 0, upwards > 0]
+    moved = place(move_along(dot, FAR, 1.0, sideways=sideways, upwards=upwards))
+    changed = place(augment_appearance(dot, FAR, 1.0, colours=0.0, sideways=sideways, upwards=upwards, whole_pixels=True))
+    assert (moved.abs() > 0.5).any(0).tolist() == [sideways > 0, upwards > 0]
+    torch.testing.assert_close(moved, moved.round(), rtol=0, atol=1e-4)
     way = 0 if sideways else 1
     torch.testing.assert_close(moved[:, way], changed[:, way], rtol=0.4, atol=0.1)
+
+
+def test_what_is_moved_along_stays_sharp():
+    clips = still_clips(3)
+    moved = move_along(clips, FAR, 1.0)
+    for clip, shifted in zip(clips, moved, strict=True):
+        rolled = [clip.roll((up, left), (-2, -1)) for up in range(-2, 3) for left in range(-2, 3)]
+        assert min(float((shifted - one)[..., 2:-2, 2:-2].abs().max()) for one in rolled) < 1e-4
 
 
 def test_nothing_is_moved_without_a_shift():

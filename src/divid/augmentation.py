@@ -35,6 +35,7 @@ def augment_appearance(
     colours: float = 1.0,
     sideways: float = 1.0,
     upwards: float = 1.0,
+    whole_pixels: bool = False,
 ) -> Video:
     """Change each clip's build, place and colours, all its frames alike, and leave what happens as it is.
 
@@ -53,6 +54,7 @@ def augment_appearance(
         sideways: Strength of the change of place to the left or right, as such a factor; 0 leaves that place to the motion.
         upwards: The same of the change of place up or down. Where everybody stands on one floor, the feet would tell without it
             how much a clip was scaled, and so how tall its person is.
+        whole_pixels: Whether shifts are of whole pixels, as those of `move_along` are.
 
     Returns:
         Clips of the same shape, in [-1, 1].
@@ -66,7 +68,7 @@ def augment_appearance(
     amounts = draws[:, :5] * strength
     amounts[:, 2] *= sideways
     amounts[:, 3] *= upwards
-    warped = _warp(video, amounts)
+    warped = _warp(video, amounts, whole_pixels)
     mix = None
     if video.shape[2] == 3:
         mix = to_device(randomness.normal(f"{purpose} colours", (3, 3)), video.device) * (strength * colours)
@@ -82,7 +84,7 @@ def move_along(
     sideways: float = 1.0,
     upwards: float = 1.0,
 ) -> Video:
-    """Shift each clip as `augment_appearance` of the same arguments does, and change nothing else.
+    """Shift each clip as `augment_appearance` of the same arguments does with `whole_pixels`, and change nothing else.
 
     Where the denoiser is asked for this clip, the dynamic tokens, which see the changed one, tell where things are, and the
     static token, whose frame stays where it is, cannot.
@@ -102,13 +104,16 @@ def move_along(
     draws = randomness.uniform(purpose, (8,)) * 2 - 1
     for place, factor in ((2, sideways), (3, upwards)):
         amounts[:, place] = draws[:, place] * (strength * factor)
-    return _warp(video, to_device(amounts, video.device)) if amounts.any() else video
+    return _warp(video, to_device(amounts, video.device), whole_pixels=True) if amounts.any() else video
 
 
-def _warp(video: Video, draws: Float[Tensor, "batch 5"]) -> Video:
+def _warp(video: Video, draws: Float[Tensor, "batch 5"], whole_pixels: bool) -> Video:
     """Scale, shift and shear; what comes in from outside repeats the border."""
     scale_x, scale_y = (draws[:, i].mul(LOG_SCALE).exp() for i in (0, 1))
     shift_x, shift_y, shear = 2 * SHIFT * draws[:, 2], 2 * SHIFT * draws[:, 3], SHEAR * draws[:, 4]
+    if whole_pixels:  # 2 is the frame's side
+        height, width = video.shape[-2:]
+        shift_x, shift_y = (shift_x * width / 2).round() * 2 / width, (shift_y * height / 2).round() * 2 / height
     nothing = torch.zeros_like(shear)
     theta = torch.stack([scale_x, shear, shift_x, nothing, scale_y, shift_y], dim=1).view(-1, 2, 3)
     stacked = video.flatten(1, 2)  # all frames of a clip as channels of one picture: they move alike

@@ -259,6 +259,7 @@ class DividModel(SequenceModel):
             colours=options.motion_augmentation_colours,
             sideways=options.motion_augmentation_sideways,
             upwards=options.motion_augmentation_upwards,
+            whole_pixels=options.motion_augmentation_target != "unmoved",
         )
         weights = {"dynamic": options.dynamic_invariance, "static": options.static_invariance}
         is_compared = torch.is_grad_enabled() and any(weights.values())

@@ -264,7 +264,7 @@ class DividModel(SequenceModel):
         weights = {"dynamic": options.dynamic_invariance, "static": options.static_invariance}
         is_compared = torch.is_grad_enabled() and any(weights.values())
         counts = [moving.shape[1], unchanged.shape[1]]
-        seen = [moving, unchanged, video] if is_compared else [moving, unchanged]
+        seen = [moving, unchanged, self._moved_along(video, randomness)] if is_compared else [moving, unchanged]
         motion, static, plain = self.frame_features(torch.cat(seen, dim=1)).tensor_split([counts[0], sum(counts)], dim=1)
         tokens = self.sequence_encoder(motion, motion[:, :1], static.mean(1))
         if not is_compared:

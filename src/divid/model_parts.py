@@ -84,9 +84,9 @@ class TokenConfig:
             static token of the one and the dynamic tokens of the other see the swap, while the denoiser is asked for the clips
             as they are; 0 (paper): none.
         back_translation_start: Share of the training after which that begins; before it swaps show too little.
-        dynamic_invariance: Weight of the distance between the dynamic tokens of a clip as it is asked for and as `motion_augmentation` or
-            `back_translation` let them see it, in units of their variance, in steps in which one of these or `static_flip`
-            is at work; 0 (paper): none.
+        dynamic_invariance: Weight of the distance between the dynamic tokens of a clip as it is asked for and as
+            `motion_augmentation` or `back_translation` let them see it, in units of their variance, in steps in which one of
+            these or `static_flip` is at work; 0 (paper): none.
         static_invariance: The same for the static token, which sees another clip where that is back-translated.
     """
 

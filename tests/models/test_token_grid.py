@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from divid.augmentation import move_along
 from divid.diffusion.objective import token_distance
 from divid.errors import ConfigError
 from divid.models.divid import DividModel
@@ -146,6 +147,18 @@ def test_a_static_token_that_sees_the_same_frame_has_no_distance():
     terms = make_model(tokens=tokens).losses(video(), step())
     assert terms["static_invariance"].item() < 1e-9
     assert terms["dynamic_invariance"].item() > 0.01
+
+
+def test_tokens_are_compared_with_those_of_the_clip_that_is_asked_for(monkeypatch):
+    tokens = {"motion_augmentation": 1.0, "motion_augmentation_target": "sideways", "dynamic_invariance": 1.0}
+    model = make_model(tokens=tokens)
+    seen, encode = [], model.frame_features
+    monkeypatch.setattr(model, "frame_features", lambda clips: seen.append(clips) or encode(clips))
+    randomness = step()
+    model.losses(video(), randomness)
+    compared = seen[0][:, -video().shape[1] :]
+    assert torch.equal(compared, move_along(video(), randomness, 1.0, upwards=0.0))
+    assert not torch.equal(compared, video())
 
 
 def test_held_out_losses_know_no_invariance():

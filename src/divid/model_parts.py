@@ -184,6 +184,8 @@ class DenoiserConfig:
         canvas_source: Tokens that the map is drawn from: both, or the dynamic one alone, so that the static token, which
             otherwise enters alike at every place, has no say in where anything is; `modulated`: the dynamic one, while the static
             one scales and shifts the channels, at every place alike.
+        canvas_warp: Whether the map is scaled and shifted in its plane by four numbers that both tokens tell: the static one has
+            a say in how large and where a body is, and none in its pose.
         conditioning: `cross_attention` (paper), or `adagn`: tokens enter through the scale and shift of the group norms.
         norm_groups: Groups of the group norms (preset; paper 32). In narrow networks 32 leave so few channels a group that the
             norms take out the constant colours which the tokens have set.
@@ -198,6 +200,7 @@ class DenoiserConfig:
     attention_width: int | None = None
     canvas_channels: int = 0
     canvas_source: CanvasSource = "both"
+    canvas_warp: bool = False
     conditioning: Conditioning = "cross_attention"
     norm_groups: int | None = None
 

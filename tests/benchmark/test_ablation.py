@@ -38,6 +38,7 @@ EXPECTED = {
     "orthogonality-memory": {"model.tokens.orthogonality_memory": 512},
     "canvas": {"model.denoiser.canvas_channels": 0},
     "canvas-source": {"model.denoiser.canvas_source": "both"},
+    "canvas-warp": {"model.denoiser.canvas_warp": True},
     "canvas-modulation": {"model.denoiser.canvas_source": "modulated"},
     "orthogonality": {"model.tokens.orthogonality_weight": 0.0},
     "token-dropout": {"model.tokens.static_dropout": 0.0, "model.tokens.dynamic_dropout": 0.0},
@@ -58,7 +59,7 @@ def test_added_biases_are_told_from_removed_ones():
     variants = variants_of(load_recipe("puppets-cpu").resolve())
     added = [name for name, variant in variants.items() if variant.is_added]
     biases = ["static-flip", "data-augmentation", "orthogonality-memory", "dynamic-invariance", "static-invariance"]
-    biases += ["motion-augmentation-target", "canvas-modulation"]
+    biases += ["motion-augmentation-target", "canvas-modulation", "canvas-warp"]
     assert added == ["residual", "shared-training-noise", "bottleneck", "bottleneck-rate", *biases]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
     assert (variants["residual"].full, variants["residual"].other) == ("off", "on")

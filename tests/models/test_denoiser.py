@@ -1,5 +1,7 @@
 """The denoiser: tokens prepared once for all steps, tokens drawn as a map beside the noisy frame, and its attention kernels."""
 
+import math
+
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention
@@ -7,7 +9,7 @@ from diffusers.models.attention_processor import Attention
 from divid.errors import ConfigError
 from divid.model_parts import DenoiserConfig, TokenConfig
 from divid.models.denoiser import Denoiser, most_heads
-from divid.models.token_canvas import ModulatedBlock, TokenCanvas
+from divid.models.token_canvas import ModulatedBlock, TokenCanvas, TokenWarp
 
 TOKENS = TokenConfig(static_dim=6, dynamic_dim=4)
 WIDTHS = {"blocks_per_level": 1, "attention_levels": (1,), "attention_width": 16, "attention_heads": 2, "norm_groups": 4}
@@ -109,6 +111,40 @@ def test_a_modulated_block_has_the_same_scale_and_shift_at_every_place():
     after = block(even, static)
     assert not after.allclose(before, atol=1e-2)
     torch.testing.assert_close(after, after[..., :1, :1].expand_as(after))
+
+
+def test_a_warp_scales_and_shifts_the_map_and_draws_nothing():
+    torch.manual_seed(0)
+    warp = TokenWarp(TOKENS)
+    static, dynamic = torch.randn(2, 6), torch.randn(2, 4)
+    dot = torch.zeros(2, 3, 33, 33)
+    dot[..., 15:18, 19:22] = 1
+    torch.testing.assert_close(warp(dot, static, dynamic), dot, rtol=0, atol=1e-4)  # untrained, it changes nothing
+    warp.output.bias.data = torch.tensor([math.log(0.5), 0.0, 0.0, 0.25])  # twice as broad, and a quarter of half the side up
+
+    def place(x, dim):
+        return (x.sum((1, dim)) * torch.arange(33.0)).sum(1) / x.sum((1, 2, 3)) - 16
+
+    moved = warp(dot, static, dynamic)
+    torch.testing.assert_close(moved.sum((1, 2, 3)), 2 * dot.sum((1, 2, 3)), rtol=0.1, atol=0)
+    torch.testing.assert_close(place(moved, 2), torch.full((2,), 8.0), rtol=0, atol=0.1)
+    torch.testing.assert_close(place(moved, 3), torch.full((2,), -33 / 8), rtol=0, atol=0.1)
+    torch.nn.init.normal_(warp.output.weight)
+    assert not torch.allclose(warp(dot, static, dynamic), moved, atol=1e-2)
+    even = torch.randn(2, 3, 1, 1).expand(-1, -1, 33, 33)
+    torch.testing.assert_close(warp(even, static, dynamic), even)  # no token has anything to draw with
+
+
+def test_both_tokens_have_a_say_in_the_warp_of_a_map_of_one():
+    _, _, static, dynamic = inputs()
+    denoiser = make(canvas_channels=4, canvas_source="dynamic", canvas_warp=True)
+    plain = denoiser.context(static, dynamic).canvas
+    torch.testing.assert_close(denoiser.context(-static, dynamic).canvas, plain)
+    torch.nn.init.normal_(denoiser.canvas.warp.output.weight)
+    warped = denoiser.context(static, dynamic).canvas
+    assert not torch.allclose(warped, plain, atol=1e-3)
+    assert not torch.allclose(denoiser.context(-static, dynamic).canvas, warped, atol=1e-3)
+    assert make(canvas_channels=4).canvas.warp is None
 
 
 def test_heads_may_have_a_width_instead_of_a_number():

@@ -42,6 +42,7 @@ SWITCHES = {
     "back-translation": {"tokens": {"back_translation": 0.5}},
     "canvas, dynamic alone": {"denoiser": {"canvas_channels": 4, "canvas_source": "dynamic"}},
     "canvas, modulated": {"denoiser": {"canvas_channels": 4, "canvas_source": "modulated"}},
+    "canvas, warped": {"denoiser": {"canvas_channels": 4, "canvas_source": "dynamic", "canvas_warp": True}},
     "motion augmentation, static from the whole clip": {"tokens": {"motion_augmentation": 1.0, "static_source": "whole"}},
     "motion augmentation, static from a random frame": {"tokens": {"motion_augmentation": 1.0, "static_source": "random"}},
     "adagn": {"denoiser": {"conditioning": "adagn"}},

@@ -97,6 +97,8 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
     made += [_conditioning(flat), *_static_sources(flat), *_bottlenecks(flat), _timestep_shift(flat)]
     made += [_strength(flat, *lever) for lever in _LEVERS]
     made += [*_seen_differently(flat), *_canvas_source(flat), *_late_levers(flat)]
+    if flat["model.denoiser.canvas_channels"]:
+        made.append(_switch(flat, "canvas-warp", "map scaled and shifted as both tokens tell", "model.denoiser.canvas_warp"))
     weight = "model.tokens.orthogonality_weight"
     if flat[weight]:
         made.append(_without("orthogonality", "orthogonality of the two tokens", flat, {weight: 0.0}))

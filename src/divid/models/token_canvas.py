@@ -13,6 +13,8 @@ from divid.models.frame_encoder import GROUPS, ResidualBlock
 
 FIRST_CHANNELS = 64
 """Width of the coarsest map, which a linear layer makes of the tokens."""
+WARP_HIDDEN = 128
+"""Width of the layer between the tokens and the four numbers of a warp."""
 
 
 class ModulatedBlock(ResidualBlock):
@@ -50,13 +52,59 @@ class ModulatedBlock(ResidualBlock):
         return self.straight(x) + self.conv_2(functional.silu(y))
 
 
+class TokenWarp(nn.Module):
+    """Scale and shift a feature map as the two tokens of its frame tell: how large and where, and nothing else.
+
+    The dynamic token may show a body in another size, and at another place, than the static one knows of. Attention hands every
+    place the same values and moves nothing; a map of both tokens moves everything, A's pose included. Four numbers can hold no
+    pose.
+
+    Args:
+        tokens: Token widths, resolved.
+
+    Source:
+        Not in the paper. Maps resampled by predicted transformations: Jaderberg et al., "Spatial Transformer Networks" (2015).
+    """
+
+    def __init__(self, tokens: TokenConfig) -> None:
+        super().__init__()
+        assert tokens.static_dim and tokens.dynamic_dim
+        self.static_norm, self.dynamic_norm = nn.LayerNorm(tokens.static_dim), nn.LayerNorm(tokens.dynamic_dim)
+        self.hidden = nn.Linear(tokens.static_dim + tokens.dynamic_dim, WARP_HIDDEN)
+        self.output = nn.Linear(WARP_HIDDEN, 4)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "images channels height width"],
+        static: Float[Tensor, "images static_dim"],
+        dynamic: Float[Tensor, "images dynamic_dim"],
+    ) -> Float[Tensor, "images channels height width"]:
+        """Resample the maps; what comes in from outside repeats the border.
+
+        Args:
+            x: Maps.
+            static: s of each frame's clip.
+            dynamic: d_f of each frame.
+        """
+        told = torch.cat([self.static_norm(static), self.dynamic_norm(dynamic)], dim=1)
+        numbers = self.output(functional.silu(self.hidden(told))).float()
+        scale, shift = numbers[:, :2].exp(), numbers[:, 2:]
+        theta = torch.cat([torch.diag_embed(scale), shift[:, :, None]], dim=2)
+        grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
+        warped = functional.grid_sample(x.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+        return warped.to(x.dtype)
+
+
 class TokenCanvas(nn.Module):
     """Draw a feature map from the static token and one dynamic token, or from the dynamic one alone.
 
     Tokens have no places and a picture has: cross-attention hands each place the same two values, and the U-Net is left to find
     out where a body stands. Here a linear layer makes the coarsest map, in which every place has weights of its own, and residual
     blocks with the U-Net's widths bring it to the U-Net's finest resolution. With `modulated` the coarsest map is the dynamic
-    token's, and the static one scales and shifts the channels of every block, at every place alike.
+    token's, and the static one scales and shifts the channels of every block, at every place alike. With `canvas_warp` the
+    finished map is scaled and shifted in its plane as both tokens tell.
 
     Args:
         config: The denoiser's widths and `canvas_channels`, resolved.
@@ -95,6 +143,7 @@ class TokenCanvas(nn.Module):
             current = config.channels[level]
             if level > 0:
                 layers.append(nn.Upsample(scale_factor=2.0, mode="nearest"))
+        self.warp = TokenWarp(tokens) if config.canvas_warp else None
         layers += [nn.GroupNorm(GROUPS, current), nn.SiLU(), nn.Conv2d(current, config.canvas_channels, 3, padding=1)]
         self.levels = nn.Sequential(*layers)
 
@@ -109,9 +158,7 @@ class TokenCanvas(nn.Module):
         """
         tokens = torch.cat([static, dynamic], dim=1) if self.sees_static else dynamic
         x = self.input(tokens).unflatten(1, self.first_shape)
-        if self.static_norm is None:
-            return self.levels(x)
-        style = self.static_norm(static)
+        style = None if self.static_norm is None else self.static_norm(static)
         for layer in self.levels:
             x = layer(x, style) if isinstance(layer, ModulatedBlock) else layer(x)
-        return x
+        return x if self.warp is None else self.warp(x, static, dynamic)

@@ -17,7 +17,7 @@ from divid.benchmark.pages import Heading, Links, Paragraph, Picture, Table, to_
 from divid.benchmark.plan import cells_of, load_plan
 from divid.benchmark.report import MARK, NOTHING, list_cells, report_blocks, write_report
 from divid.benchmark.scoring import FIGURE_PARTS, load_figure, save_figure
-from divid.evaluation.intervals import Rate
+from divid.evaluation.intervals import wilson_interval
 from divid.evaluation.leakage import DIRECTIONS
 from divid.json_files import write_json
 from divid.methods import METHODS
@@ -159,7 +159,7 @@ def test_a_difference_pair_by_pair_is_narrower_than_that_of_strangers(rewrite):
     measured = rows["tiny", "fast"]["joint"]
     assert measured["values"] == pytest.approx([-1 / 12, -1 / 12])
     assert measured["low"] <= -1 / 12 <= measured["high"]
-    widths = [Rate(right, 12).wilson for right in (6, 7)]
+    widths = [wilson_interval(right, 12) for right in (6, 7)]
     assert measured["high"] - measured["low"] < np.hypot(*(high - low for low, high in widths))
     assert "leakage" not in rows["tiny", "fast"]
     assert rows["fast", "few-steps"]["joint"] | {"values": []} == {"mean": 0, "low": 0, "high": 0, "spread": 0, "values": []}

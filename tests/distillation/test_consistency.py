@@ -22,9 +22,9 @@ SMALL = {
     "preset": "tiny",
     "image_size": 16,
     "channels": 1,
-    "encoder": EncoderConfig(base_channels=8, static_hidden=16, lstm_hidden=16),
+    "encoder": EncoderConfig(base_channels=8, patch_size=1, static_hidden=16, lstm_hidden=16),
     "tokens": TokenConfig(static_dim=12, dynamic_dim=6),
-    "denoiser": DenoiserConfig(channels=(16, 32), attention_levels=(1,), attention_width=16, norm_groups=8),
+    "denoiser": DenoiserConfig(channels=(16, 32), patch_size=1, attention_levels=(1,), attention_width=16, norm_groups=8),
 }
 STUDENT_TOKENS = dataclasses.replace(SMALL["tokens"], static_dropout=0.0, dynamic_dropout=0.0)
 SPREAD = 0.3

@@ -13,9 +13,11 @@ SMALL = ModelConfig(
     preset="tiny",
     image_size=16,
     channels=1,
-    encoder=EncoderConfig(base_channels=8, patch_size=1, static_hidden=16, lstm_hidden=16),
+    encoder=EncoderConfig(base_channels=8, patch_size=1, feature_channels=8, static_hidden=16, lstm_hidden=16),
     tokens=TokenConfig(static_dim=12, dynamic_dim=6),
-    denoiser=DenoiserConfig(channels=(16, 32), patch_size=1, attention_levels=(1,), attention_width=16, norm_groups=8),
+    denoiser=DenoiserConfig(
+        channels=(16, 32), patch_size=1, attention_levels=(1,), attention_head_width=0, attention_width=16, norm_groups=8
+    ),
 )
 
 

@@ -24,6 +24,8 @@ BRIGHTNESS = 0.15
 """Largest change of brightness, as a share of the range."""
 COLOUR_MIX = 0.5
 """Spread of the random colour matrix around the identity."""
+_SHIFTS_ALONE = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0])
+"""Of the amounts of `_warp`: neither scales nor shear."""
 
 
 def augment_appearance(
@@ -64,15 +66,11 @@ def augment_appearance(
     """
     if not strength:
         return video
-    draws = to_device(randomness.uniform(purpose, (8,)), video.device) * 2 - 1
-    amounts = draws[:, :5] * strength
-    amounts[:, 2] *= sideways
-    amounts[:, 3] *= upwards
-    warped = _warp(video, amounts, whole_pixels)
+    amounts = to_device(_amounts(randomness, strength, purpose, sideways, upwards), video.device)
     mix = None
     if video.shape[2] == 3:
         mix = to_device(randomness.normal(f"{purpose} colours", (3, 3)), video.device) * (strength * colours)
-    return _recolour(warped, draws[:, 5:] * (strength * colours), mix)
+    return _recolour(_warp(video, amounts[:, :5], whole_pixels), amounts[:, 5:] * colours, mix)
 
 
 def move_along(
@@ -100,11 +98,18 @@ def move_along(
     Returns:
         Clips of the same shape.
     """
-    amounts = torch.zeros(len(video), 5)
-    draws = randomness.uniform(purpose, (8,)) * 2 - 1
-    for place, factor in ((2, sideways), (3, upwards)):
-        amounts[:, place] = draws[:, place] * (strength * factor)
-    return _warp(video, to_device(amounts, video.device), whole_pixels=True) if amounts.any() else video
+    if not strength or not (sideways or upwards):
+        return video
+    amounts = _amounts(randomness, strength, purpose, sideways, upwards)[:, :5] * _SHIFTS_ALONE
+    return _warp(video, to_device(amounts, video.device), whole_pixels=True)
+
+
+def _amounts(randomness: Randomness, strength: float, purpose: str, sideways: float, upwards: float) -> Float[Tensor, "batch 8"]:
+    """Draw two scales, two shifts and a shear for `_warp`, then gamma, contrast and brightness for `_recolour`; on the CPU."""
+    amounts = (randomness.uniform(purpose, (8,)) * 2 - 1) * strength
+    amounts[:, 2] *= sideways
+    amounts[:, 3] *= upwards
+    return amounts
 
 
 def _warp(video: Video, draws: Float[Tensor, "batch 5"], whole_pixels: bool) -> Video:

@@ -292,7 +292,7 @@ def _build(folder: Path, index: Mapping[str, Any]) -> torch.nn.Module:
         raise ModelError(f"{folder}: {INDEX_NAME} names {class_name}, but model/config.json is of {config.get('_class_name')}")
     options = {key: value for key, value in config.items() if not key.startswith("_")}
     try:
-        if isinstance(options.get("options"), dict):
+        if "options" in options:
             options["options"] = fill_in_younger(options["options"])
         return classes[class_name](**options)
     except (ConfigError, TypeError, ValueError, KeyError) as error:

@@ -99,13 +99,15 @@ def fill_in(config: Any, preset: dict[str, Any]) -> Any:
     return replace(config, **changes)
 
 
-def fill_in_younger(model: dict[str, Any]) -> dict[str, Any]:
+def fill_in_younger(model: Any) -> Any:
     """Give the saved options of a model with what was done before there were the fields that they lack.
 
     A saved model or recipe says everything, so that no preset that has changed since makes another network of it.
 
     Args:
-        model: All options of the model as they were saved.
+        model: All options of the model as JSON or YAML holds them. What is no mapping is left for the check of the config.
     """
-    younger = {part: {**fields_of, **model[part]} for part, fields_of in _YOUNGER_FIELDS.items() if part in model}
-    return {**model, **younger}
+    if not isinstance(model, dict):
+        return model
+    parts = {part: model[part] for part in _YOUNGER_FIELDS if isinstance(model.get(part), dict)}
+    return {**model, **{part: {**_YOUNGER_FIELDS[part], **values} for part, values in parts.items()}}

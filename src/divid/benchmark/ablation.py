@@ -96,9 +96,7 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
     made = [_switch(flat, name, title, key) for name, title, key in _SWITCHES if not _is_impossible(flat, key)]
     made += [_conditioning(flat), *_static_sources(flat), *_bottlenecks(flat), _timestep_shift(flat)]
     made += [_strength(flat, *lever) for lever in _LEVERS]
-    made += [*_seen_differently(flat), *_canvas_source(flat), *_late_levers(flat)]
-    if flat["model.denoiser.canvas_channels"]:
-        made.append(_switch(flat, "canvas-warp", "map scaled and shifted as both tokens tell", "model.denoiser.canvas_warp"))
+    made += [*_seen_differently(flat), *_of_the_canvas(flat), *_late_levers(flat)]
     weight = "model.tokens.orthogonality_weight"
     if flat[weight]:
         made.append(_without("orthogonality", "orthogonality of the two tokens", flat, {weight: 0.0}))
@@ -181,13 +179,15 @@ def _conditioning(flat: Mapping[str, Any]) -> Variant:
     return _other_choice(flat, "cross-attention", "conditioning", key, get_args(Conditioning), "cross_attention")
 
 
-def _canvas_source(flat: Mapping[str, Any]) -> list[Variant]:
+def _of_the_canvas(flat: Mapping[str, Any]) -> list[Variant]:
+    """Give what means something only where there is a map: what it is drawn from, and whether it is warped."""
     if not flat["model.denoiser.canvas_channels"]:
         return []
     key, title = "model.denoiser.canvas_source", "tokens that the map is drawn from"
     full, sources = flat[key], get_args(CanvasSource)  # each source has one bias more than the one before it
     names = zip(("canvas-source", "canvas-modulation"), (source for source in sources if source != full), strict=True)
-    return [Variant(name, title, sources.index(other) > sources.index(full), full, other, {key: other}) for name, other in names]
+    made = [Variant(name, title, sources.index(other) > sources.index(full), full, other, {key: other}) for name, other in names]
+    return [*made, _switch(flat, "canvas-warp", "map scaled and shifted as both tokens tell", "model.denoiser.canvas_warp")]
 
 
 def _other_choice(flat: Mapping[str, Any], name: str, title: str, key: str, values: Sequence[str], bias: str) -> Variant:

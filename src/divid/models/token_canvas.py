@@ -143,9 +143,9 @@ class TokenCanvas(nn.Module):
             current = config.channels[level]
             if level > 0:
                 layers.append(nn.Upsample(scale_factor=2.0, mode="nearest"))
-        self.warp = TokenWarp(tokens) if config.canvas_warp else None
         layers += [nn.GroupNorm(GROUPS, current), nn.SiLU(), nn.Conv2d(current, config.canvas_channels, 3, padding=1)]
         self.levels = nn.Sequential(*layers)
+        self.warp = TokenWarp(tokens) if config.canvas_warp else None
 
     def forward(
         self, static: Float[Tensor, "images static_dim"], dynamic: Float[Tensor, "images dynamic_dim"]

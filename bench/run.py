@@ -87,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compile",
         default=None,
-        choices=("auto", "on", "off"),
+        choices=("auto", "graphs", "on", "off"),
         help="compilation of training (default: the recipe's; preset: auto on a GPU)",
     )
     parser.add_argument("--threads", type=int, default=None, help="threads of PyTorch on a CPU (default: its own choice)")

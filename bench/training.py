@@ -42,7 +42,7 @@ class Setup:
     precision: Precision
     frames_per_clip: int
     location: Literal["memory", "device"]
-    compile: Literal["auto", "on", "off"]
+    compile: Literal["auto", "graphs", "on", "off"]
     is_plain: bool
 
 
@@ -141,7 +141,8 @@ def ladder(bench: Bench) -> list[Setup]:
     if bench.device == "cuda":
         last += ", channels last, clips on the GPU"
     if options.compile != "off":
-        last += ", compiled"
+        has_graphs = options.compile == "graphs" or (options.compile == "auto" and bench.device == "cuda")
+        last += ", as CUDA graphs" if has_graphs else ", compiled"
     return [*steps, Setup(f"{last} (as divid train)", precision, few, location, options.compile, False)]
 
 
@@ -167,7 +168,7 @@ def training_rows(bench: Bench) -> Iterator[Row]:
         if batch_size != bench.recipe.training.batch_size:
             notes.append(f"{batch_size} clips a step, more do not fit")
         if setup.compile != "off" and not loop.is_compiled:
-            notes.append("could not be compiled here")
+            notes.append("neither compiled nor graphed, which did not work here")
         row = bench.row(
             "train", setup.name, measured, "clip", batch_size, precision=setup.precision, reference=reference, flops=flops,
             note="; ".join(notes),

@@ -1,5 +1,6 @@
 """Compare a model with random weights on the CPU and on the GPU, in fp32 and in bf16: tokens, one pass of the denoiser, samples.
-On a GPU also say where a training step makes the CPU wait for it.
+On a GPU also say where a training step makes the CPU wait for it, and whether steps that are replayed as CUDA graphs are the
+same steps, and how quick they are.
 
     python gpu/check.py [--device cuda] [--preset small]
 
@@ -10,27 +11,35 @@ not; 2: there is no such device.
 from __future__ import annotations
 
 import argparse
+import copy
+import statistics
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from divid import Codes, DividModel, ModelConfig, SamplingConfig
-from divid.config import Precision, SolverName
+from divid.config import Precision, SolverName, TrainingConfig
 from divid.model_parts import TokenConfig
 from divid.precision import autocast
 from divid.presets import PresetName
 from divid.randomness import Randomness, make_generator
+from divid.training.module import make_optimizer
 
 FP32_TOLERANCE = 1e-3
 """Largest relative difference between CPU and GPU in fp32, with TF32 off."""
 SOLVERS: tuple[SolverName, ...] = ("ddpm", "ddim", "dpmsolver++", "unipc")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 NUM_STEPS = 3
+NUM_TIMED_STEPS = 10
+BATCH_SIZE, BATCH_FRAMES, BATCH_DENOISED = 32, 10, 4
+"""Of the steps that are compared as CUDA graphs."""
 NUM_CLIPS, NUM_FRAMES = 2, 3
 
 
@@ -123,6 +132,53 @@ def host_waits(model: DividModel, video: Tensor) -> list[str]:
     return [f"{Path(entry.filename).name}:{entry.lineno}" for entry in seen if "synchroniz" in str(entry.message)]
 
 
+@dataclass(frozen=True)
+class Steps:
+    """What some training steps gave.
+
+    Args:
+        losses: Of each step.
+        weights: All weights after them, in one row.
+        milliseconds: Median time of a step afterwards.
+    """
+
+    losses: Tensor
+    weights: Tensor
+    milliseconds: float
+
+
+def train(model: DividModel, video: Tensor, compile: Literal["graphs", "off"], precision: Precision) -> Steps:
+    """Make some steps of `divid train` with a model on the GPU, the same whenever this is called, and time some more.
+
+    Args:
+        model: On the GPU.
+        video: The batch's clips, there.
+        compile: As `training.compile`.
+        precision: `fp32` or `bf16`.
+    """
+    model = copy.deepcopy(model).train()
+    model.to(memory_format=torch.channels_last)
+    if compile == "graphs":
+        model.graph_networks()
+    optimizer = make_optimizer(model, TrainingConfig(optimizer="muon", learning_rate=1e-3, compile=compile))
+    losses, times = [], []
+    for step in range(NUM_STEPS + NUM_TIMED_STEPS):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        randomness = Randomness(0, step, tuple(range(len(video))), len(video))
+        with autocast("cuda", precision):
+            loss = model.losses(video, randomness, num_decoded_frames=BATCH_DENOISED)["total"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+        if step < NUM_STEPS:
+            losses.append(loss.detach())
+            weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+    return Steps(torch.stack(losses), weights, 1000 * statistics.median(times[NUM_STEPS:]))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table.
 
@@ -158,6 +214,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.device == "cuda":
         waits = host_waits(model.train(), inputs.video.to(args.device))
         print(f"a training step makes the CPU wait {len(waits)} times: {', '.join(waits) or 'nowhere'}")
+        for precision in PRECISIONS:
+            video = torch.randn(BATCH_SIZE, BATCH_FRAMES, *model.frame_shape, generator=make_generator("check", "batch")).tanh()
+            plain, again, graphed = (train(model, video.to("cuda"), word, precision) for word in ("off", "off", "graphs"))
+            first = torch.cat([p.detach().flatten() for p in model.parameters()])
+            for name, other in (("as CUDA graphs", graphed), ("plainly again", again)):
+                loss = relative_difference(other.losses, plain.losses)
+                update = relative_difference(other.weights - first, plain.weights - first)
+                print(
+                    f"{NUM_STEPS} steps of {BATCH_SIZE} clips in {precision} {name}: losses differ by {loss:.2e}, "
+                    f"what the weights changed by {update:.2e}, {other.milliseconds:.1f} ms a step"
+                )
+                worst = max(worst, loss) if precision == "fp32" else worst
     is_good = worst <= FP32_TOLERANCE
     print(f"check: {'good' if is_good else 'FAILED'}, largest fp32 difference {worst:.2e} (allowed {FP32_TOLERANCE:g})")
     return 0 if is_good else 1

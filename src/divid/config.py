@@ -193,7 +193,9 @@ class TrainingConfig:
         shard_weights: Each process keeps its share of weights, gradients, the optimiser's state and averaged weights only, and
             gathers a block's weights while it is at work (FSDP), for models that do not fit whole; a single process keeps all.
         precision: `bf16`, `fp32`, or `auto`: whichever a timed step shows faster on a CPU; bf16 on a GPU.
-        compile: Compile the network with torch.compile (needs a C++ compiler on a CPU): `auto` tries and goes on without.
+        compile: How the networks run: `on` compiles them with torch.compile (takes minutes; on a CPU it needs a C++ compiler),
+            `graphs` replays them as CUDA graphs (recorded in seconds; one GPU), `off` is plain PyTorch, and `auto` tries graphs
+            on a GPU and compiling on a CPU, and goes on without.
         checkpoint_minutes: Minutes between checkpoints.
         validate_every_steps: Steps between validations (held-out loss, swap grid); 0 for only at the end.
         num_validation_clips: Held-out clips used in a validation.
@@ -217,7 +219,7 @@ class TrainingConfig:
     shard_optimizer: bool = False
     shard_weights: bool = False
     precision: Precision = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Literal["auto", "graphs", "on", "off"] = "auto"
     checkpoint_minutes: float = 5.0
     validate_every_steps: int = 1000
     num_validation_clips: int = 32

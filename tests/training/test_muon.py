@@ -137,3 +137,52 @@ def test_a_closure_gives_the_loss_and_parameters_without_gradient_stay():
     assert optimizer.step(closure).item() == 2.0
     assert torch.equal(model[3].weight, still)
     assert torch.equal(model[4].weight, frozen)
+
+
+class OnGpu(Muon):
+    """One that takes its parameters for parameters on a GPU."""
+
+    def _is_on_gpu(self, parameters):
+        return True
+
+
+class Computed(muon.RecordedUpdates):
+    """Updates that are computed each time, where there is no GPU to record them on."""
+
+    made = 0
+
+    def __init__(self, momenta):
+        type(self).made += 1
+        self._inputs = [momentum.clone() for momentum in momenta]
+
+    def __call__(self, momenta):
+        torch._foreach_copy_(self._inputs, list(momenta))
+        return self._compute()
+
+
+def test_recorded_updates_are_those_that_are_computed(monkeypatch):
+    monkeypatch.setattr(muon, "RecordedUpdates", Computed)
+    monkeypatch.setattr(Computed, "made", 0)
+    plain, recorded = network(), network()
+    optimizers = Muon(plain.parameters(), lr=1e-2), OnGpu(recorded.parameters(), lr=1e-2, has_graph=True)
+    for number in range(3):
+        for model, optimizer in zip((plain, recorded), optimizers, strict=True):
+            backward(model, number)
+            optimizer.step()
+    assert Computed.made == 1
+    for weight, expected in zip(recorded.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_optimiser_that_cannot_be_recorded_steps_plainly_and_says_so(monkeypatch, caplog):
+    def fail(momenta):
+        raise RuntimeError("no graphs here\nand more")
+
+    monkeypatch.setattr(muon, "RecordedUpdates", fail)
+    plain, other = network(), network()
+    for model, optimizer in ((plain, Muon(plain.parameters())), (other, OnGpu(other.parameters(), has_graph=True))):
+        backward(model)
+        optimizer.step()
+    assert "the optimiser's step is not recorded as a CUDA graph: no graphs here" in caplog.text
+    for weight, expected in zip(other.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected, rtol=0, atol=0)

@@ -169,6 +169,34 @@ def test_compile_follows_the_wish(case, monkeypatch, caplog):
         compile_if_wanted(Compiled(recipe.model), batch, with_training(recipe, compile="on"))
 
 
+def test_graphs_are_what_auto_means_on_a_gpu_and_refused_elsewhere(case, monkeypatch, caplog):
+    class Graphed(Compiled):
+        def graph_networks(self):
+            self.is_graphed = True
+            self._graphed = print
+            raise RuntimeError("no graphs here")
+
+    _, batch, recipe = case
+    monkeypatch.setattr(planning.shutil, "which", lambda name: "/usr/bin/g++")
+    with pytest.raises(ConfigError, match=r"training\.compile=graphs does not work here, CUDA graphs need a GPU"):
+        compile_if_wanted(Graphed(recipe.model), batch, with_training(recipe, compile="graphs"))
+    compile_if_wanted(Compiled(recipe.model), batch, with_training(recipe, compile="graphs"))  # a method without is plain
+
+    class OnGpu:
+        device = torch.device("cuda")
+
+    there = batch._replace(video=OnGpu())
+    model = Graphed(recipe.model)
+    with caplog.at_level(logging.INFO, logger="divid"):
+        compile_if_wanted(model, there, with_training(recipe, compile="auto", num_steps=5))
+        compile_if_wanted(model, there, with_training(recipe, compile="auto", num_steps=5), world_size=2)
+    assert model.is_graphed
+    assert not hasattr(model, "_graphed")
+    assert not hasattr(model, "is_compiled")
+    assert "not compiled: no graphs here" in caplog.text
+    assert "CUDA graphs are recorded in trainings of one process only" in caplog.text
+
+
 def test_a_compiled_copy_among_the_weights_is_refused(case, monkeypatch, caplog):
     _, batch, recipe = case
     monkeypatch.setattr(planning.shutil, "which", lambda name: "/usr/bin/g++")

@@ -27,6 +27,7 @@ from divid.diffusion.objective import (
 from divid.diffusion.sampling import sample_frames
 from divid.diffusion.schedule import add_noise, alphas_cumprod, input_scale, prediction_target, prediction_to_x_0
 from divid.errors import ConfigError
+from divid.models.cuda_graphs import GraphedByShape
 from divid.models.denoiser import Denoiser, TokenContext
 from divid.models.frame_encoder import FrameEncoder
 from divid.models.sequence_encoder import SequenceEncoder, TokenDistributions
@@ -96,6 +97,11 @@ class DividModel(SequenceModel):
     def compile_networks(self) -> None:
         """Compile the training pass of encoder and denoiser with torch.compile; results stay within float tolerance."""
         self._train_denoiser = torch.compile(self.denoiser.forward)
+
+    def graph_networks(self) -> None:
+        """Replay training passes of frame encoder and denoiser as CUDA graphs, see `GraphedByShape`; a CPU goes on as it was."""
+        self._train_denoiser = GraphedByShape(self.denoiser)
+        self._graphed_encoder = GraphedByShape(self.frame_encoder)
 
     def blocks(self) -> list[nn.Module]:
         """Give the parts by which weights are gathered that processes share out; see `SequenceModel.blocks`."""

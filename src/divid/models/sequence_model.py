@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from divid.config import tell, to_dict
 from divid.errors import ConfigError
 from divid.model_parts import PerceptualConfig
+from divid.models.cuda_graphs import GraphedByShape
 from divid.models.perceptual import PerceptualDistance, load_feature_network
 from divid.randomness import Randomness, to_device
 from divid.types import Codes, FrameFeatures, ReferenceFeatures, Video
@@ -28,6 +29,7 @@ class SequenceModel(ModelMixin, ConfigMixin, ABC):
     options: Any
     frame_encoder: nn.Module
     _perceptual: PerceptualDistance | None = None
+    _graphed_encoder: GraphedByShape | None = None
 
     def tell_num_train_steps(self, count: int) -> None:
         """Set how many steps the training has, for what changes with its progress.
@@ -59,7 +61,8 @@ class SequenceModel(ModelMixin, ConfigMixin, ABC):
             ConfigError: The frames have another size or number of channels than the model's.
         """
         self.check_video(video)
-        return self.frame_encoder(video.flatten(0, 1)).unflatten(0, video.shape[:2])
+        encoder = self._graphed_encoder or self.frame_encoder
+        return encoder(video.flatten(0, 1)).unflatten(0, video.shape[:2])
 
     def codes_from_features(self, features: FrameFeatures, reference: ReferenceFeatures | None = None) -> Codes:
         """Turn frame features into codes; see `Disentangler.codes_from_features`."""

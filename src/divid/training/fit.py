@@ -246,7 +246,7 @@ def _settle(job: _Job, *, may_shorten: bool) -> Recipe:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if job.device == "cuda" and not job.shards_weights:  # else it would lie there whole
         job.model.to("cuda").to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    may_compile = options.compile != "off" and hasattr(job.model, "compile_networks")
+    may_compile = options.compile != "off" and any(hasattr(job.model, name) for name in ("compile_networks", "graph_networks"))
     if may_compile and job.shards_weights:
         refuse_or_log(options.compile, "weights that processes share out are gathered between the compiled parts")
         may_compile = False
@@ -258,7 +258,7 @@ def _settle(job: _Job, *, may_shorten: bool) -> Recipe:
     precision = choose_precision(job.model, batch, job.recipe, job.world_size)
     recipe = replace(job.recipe, training=replace(options, precision=precision))
     if may_compile:
-        compile_if_wanted(job.model, batch, recipe)
+        compile_if_wanted(job.model, batch, recipe, job.world_size)
     return shortened(job.model, batch, recipe) if may_shorten else recipe
 
 

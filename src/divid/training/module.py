@@ -48,7 +48,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def make_optimizer(model: nn.Module, options: TrainingConfig) -> torch.optim.Optimizer:
-    """Make Muon, or AdamW in its fused form.
+    """Make Muon, with a CUDA graph as far as `compile` allows that, or AdamW in its fused form.
 
     Args:
         model: The network.
@@ -59,8 +59,10 @@ def make_optimizer(model: nn.Module, options: TrainingConfig) -> torch.optim.Opt
     """
     groups = parameter_groups(model, options.weight_decay)
     optimizer: Any = Muon if options.optimizer == "muon" else torch.optim.AdamW
-    extra: dict[str, Any] = {} if options.optimizer == "muon" else {"fused": True}
-    if options.shard_optimizer and torch.distributed.is_available() and torch.distributed.is_initialized():
+    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    has_graph = options.compile in ("auto", "graphs") and not is_distributed
+    extra: dict[str, Any] = {"has_graph": has_graph} if options.optimizer == "muon" else {"fused": True}
+    if options.shard_optimizer and is_distributed:
         from torch.distributed.optim import ZeroRedundancyOptimizer
 
         return ZeroRedundancyOptimizer(groups, optimizer_class=optimizer, lr=options.learning_rate, **extra)

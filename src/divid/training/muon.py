@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from torch.optim.adamw import adamw
 
 from divid.precision import has_bf16_units
 from divid.training.sharding import part_like, whole
+
+logger = logging.getLogger("divid")
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b, c of the iteration X <- a X + b (X X') X + c (X X')^2 X: steep at 0, and what is near 1 stays near 1."""
@@ -91,13 +94,19 @@ class Muon(torch.optim.Optimizer):
         lr: Learning rate of both.
         weight_decay: Decoupled, of both.
         momentum: Of the matrices.
+        has_graph: On a GPU, record how momenta are made orthogonal as a CUDA graph, and replay it: a thousand short kernels are
+            launched at once. The numbers are the same; in one process only.
 
     Source:
         Jordan et al., "Muon" (2024); the scale is that of Liu et al., "Muon is Scalable for LLM Training" (2025).
     """
 
-    def __init__(self, params: Any, lr: float = 1e-3, weight_decay: float = 0.01, momentum: float = 0.95) -> None:
+    def __init__(
+        self, params: Any, lr: float = 1e-3, weight_decay: float = 0.01, momentum: float = 0.95, *, has_graph: bool = False
+    ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.has_graph = has_graph
+        self._recorded: dict[int, RecordedUpdates] = {}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -110,17 +119,17 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
+        for number, group in enumerate(self.param_groups):
             with_gradient = [p for p in group["params"] if p.grad is not None]
             matrices = [p for p in with_gradient if is_matrix(p)]
             others = [p for p in with_gradient if not is_matrix(p)]
             if matrices:
-                self._step_matrices(matrices, group)
+                self._step_matrices(matrices, group, number)
             if others:
                 self._step_others(others, group)
         return loss
 
-    def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any], number: int) -> None:
         momenta = []
         for parameter in parameters:
             state = self.state[parameter]
@@ -130,9 +139,30 @@ class Muon(torch.optim.Optimizer):
         gradients = [p.grad for p in parameters if p.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        for parameter, update in _updates(parameters, torch._foreach_lerp(gradients, momenta, group["momentum"])):
-            scale = ADAM_RMS * max(update.shape) ** 0.5
+        directions = torch._foreach_lerp(gradients, momenta, group["momentum"])
+        updates = self._replayed(directions, number) if self.has_graph and self._is_on_gpu(parameters) else None
+        if updates is not None:
+            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+            return
+        for place, update in _updates(directions):
+            parameter, scale = parameters[place], ADAM_RMS * max(update.shape) ** 0.5
             parameter.add_(part_like(update.view(parameter.shape), parameter), alpha=-group["lr"] * scale)
+
+    def _is_on_gpu(self, parameters: list[Tensor]) -> bool:
+        return parameters[0].is_cuda
+
+    def _replayed(self, directions: Sequence[Tensor], number: int) -> list[Tensor] | None:
+        """Give the updates by a CUDA graph, which is recorded first where that has not been done; None where it cannot be."""
+        recorded = self._recorded.get(number)
+        if recorded is None or not recorded.fits(directions):
+            try:
+                recorded = self._recorded[number] = RecordedUpdates(directions)
+            except RuntimeError as error:
+                self.has_graph = False
+                reason = (str(error).strip().splitlines() or ["?"])[0]
+                logger.warning("the optimiser's step is not recorded as a CUDA graph: %s", reason)
+                return None
+        return recorded(directions)
 
     def _step_others(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         means, squares, steps = [], [], []
@@ -151,8 +181,51 @@ class Muon(torch.optim.Optimizer):
         )  # fmt: skip
 
 
-def _updates(parameters: Sequence[Tensor], momenta: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give each parameter with its orthogonal update; a GPU takes all of one shape at once, a CPU is quicker one by one.
+class RecordedUpdates:
+    """The updates of matrices as a function of their momenta, recorded as a CUDA graph.
+
+    Args:
+        momenta: On a GPU; of the shapes and types that will come.
+    """
+
+    def __init__(self, momenta: Sequence[Tensor]) -> None:
+        self._inputs = [momentum.clone() for momentum in momenta]
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            self._compute()  # what libraries set up at their first call is not recorded
+        torch.cuda.current_stream().wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._outputs = self._compute()
+
+    def fits(self, momenta: Sequence[Tensor]) -> bool:
+        """Say whether these have the shapes and types of the recorded ones.
+
+        Args:
+            momenta: Others.
+        """
+        return [(m.shape, m.dtype) for m in momenta] == [(m.shape, m.dtype) for m in self._inputs]
+
+    def __call__(self, momenta: Sequence[Tensor]) -> list[Tensor]:
+        """Give the updates at rate 1; the next call overwrites them.
+
+        Args:
+            momenta: Of the recorded shapes.
+        """
+        torch._foreach_copy_(self._inputs, list(momenta))
+        self._graph.replay()
+        return self._outputs
+
+    def _compute(self) -> list[Tensor]:
+        updates = list(self._inputs)
+        for place, update in _updates(self._inputs):
+            updates[place] = ADAM_RMS * max(update.shape) ** 0.5 * update.view(self._inputs[place].shape)
+        return updates
+
+
+def _updates(momenta: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """Give the place of each momentum with its orthogonal update; a GPU takes all of one shape at once, a CPU one by one.
 
     Momenta that are shared out among processes are put together for it: a part of a matrix has other singular vectors.
     """
@@ -162,7 +235,7 @@ def _updates(parameters: Sequence[Tensor], momenta: Sequence[Tensor]) -> Iterato
         by_shape[place if is_alone else (momentum.shape[0], momentum.shape[1:].numel())].append(place)
     for places in by_shape.values():
         if len(places) == 1:
-            yield parameters[places[0]], orthogonalise(whole(momenta[places[0]]).flatten(1))
+            yield places[0], orthogonalise(whole(momenta[places[0]]).flatten(1))
             continue
         updates = orthogonalise(torch.stack([whole(momenta[place]).flatten(1) for place in places]))
-        yield from zip([parameters[place] for place in places], updates, strict=True)
+        yield from zip(places, updates, strict=True)

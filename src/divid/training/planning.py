@@ -203,21 +203,30 @@ def shortened(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: float =
     return replace(recipe, training=replace(options, num_steps=chosen)).resolve()
 
 
-def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe) -> None:
-    """Compile the model's networks as `training.compile` says, and try one step.
+def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe, world_size: int = 1) -> None:
+    """Compile the model's networks, or record them as CUDA graphs, as `training.compile` says, and try one step.
 
     Args:
-        model: On the batch's device; one without `compile_networks` stays as it is.
+        model: On the batch's device; one without `compile_networks`, or `graph_networks`, stays as it is.
         batch: A real one.
         recipe: Resolved, with its precision settled.
+        world_size: Processes of the training; graphs are for one.
 
     Raises:
-        ConfigError: `on` was asked for and it does not work here.
+        ConfigError: `on` or `graphs` was asked for and it does not work here.
     """
     wish, device = recipe.training.compile, batch.video.device.type
-    if wish == "off" or not hasattr(model, "compile_networks"):
+    has_graphs = wish == "graphs" or (wish == "auto" and device == "cuda")
+    method = "graph_networks" if has_graphs else "compile_networks"
+    if wish == "off" or not hasattr(model, method):
         return
-    if wish == "auto" and recipe.training.num_steps < MIN_STEPS_TO_COMPILE:
+    if has_graphs and device != "cuda":
+        refuse_or_log(wish, "CUDA graphs need a GPU")
+        return
+    if has_graphs and world_size > 1:
+        refuse_or_log(wish, "CUDA graphs are recorded in trainings of one process only")
+        return
+    if wish == "auto" and not has_graphs and recipe.training.num_steps < MIN_STEPS_TO_COMPILE:
         logger.info("not compiled: under %d steps it does not pay", MIN_STEPS_TO_COMPILE)
         return
     if device == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
@@ -226,16 +235,20 @@ def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe) -> None:
     eager = {name: value for name, value in vars(model).items() if callable(value)}
     parts, names = set(model._modules), set(model.state_dict())
     try:
-        logger.info("compiling the networks, which takes a minute or more")
-        model.compile_networks()
+        if not has_graphs:
+            logger.info("compiling the networks, which takes a minute or more")
+        getattr(model, method)()
         if set(model.state_dict()) != names:
-            raise RuntimeError("compile_networks of this method renames its weights, so no checkpoint would fit")
+            raise RuntimeError(f"{method} of this method renames its weights, so no checkpoint would fit")
         timed_step(model, batch, recipe, recipe.training.precision)
     except Exception as error:  # the compiler raises errors of many kinds
         for module in model.modules():
             module._compiled_call_impl = None
         for name in set(model._modules) - parts:
             del model._modules[name]
+        added = [name for name, value in vars(model).items() if callable(value) and name not in eager]
+        for name in added:
+            delattr(model, name)
         vars(model).update(eager)
         model.zero_grad(set_to_none=True)
         refuse_or_log(wish, (str(error).strip().splitlines() or [type(error).__name__])[0])
@@ -249,10 +262,10 @@ def refuse_or_log(wish: str, reason: str) -> None:
         reason: Why not.
 
     Raises:
-        ConfigError: `on` was asked for.
+        ConfigError: `on` or `graphs` was asked for.
     """
-    if wish == "on":
-        raise ConfigError(f"training.compile=on does not work here, {reason}: set training.compile=auto or off")
+    if wish in ("on", "graphs"):
+        raise ConfigError(f"training.compile={wish} does not work here, {reason}: set training.compile=auto or off")
     logger.info("not compiled: %s", reason)
 
 

@@ -212,13 +212,17 @@ def test_wrong_options_are_one_line(tmp_path, capsys, words, message):
     assert error.startswith("bench: error: ") and message in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize(("words", "value"), [([], "off"), (["--compile", "on"], "on"), (["--compile", "off"], "off")])
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [([], "off"), (["--compile", "on"], "on"), (["--compile", "off"], "off"), (["--compile", "graphs"], "graphs")],
+)
 def test_compiling_can_be_asked_for_or_left_out(tmp_path, words, value):
     quick = ["--quick", "--device", "cpu", "--precision", "fp32", "--out", str(tmp_path / "out")]
     measured = run.make_bench(run.make_parser().parse_args([*quick, *words]), tmp_path)
     last = ladder(measured)[-1]
     assert last.compile == value
     assert ("compiled" in last.name) == (value == "on")
+    assert ("as CUDA graphs" in last.name) == (value == "graphs")
 
 
 def test_a_recipe_of_another_method_is_refused():

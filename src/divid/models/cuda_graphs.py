@@ -82,6 +82,10 @@ class GraphedByShape:
         """Give a function that replays the pass; None where it cannot be recorded."""
         samples = tuple(value.detach().clone().requires_grad_(value.requires_grad) for value in inputs)
         dtype, is_mixed = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
+        # PyTorch warns, once a process, that gradients come from another stream than they are gathered in: so graphs work.
+        set_warning = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)  # younger than torch 2.6
+        if set_warning is not None:
+            set_warning(False)
         try:
             with torch.autocast("cuda", dtype, enabled=is_mixed, cache_enabled=False):
                 return torch.cuda.make_graphed_callables(

@@ -13,7 +13,7 @@ import torch
 from divid.config import ModelConfig, SamplingConfig
 from divid.diffusion.schedule import prediction_target
 from divid.errors import ConfigError
-from divid.models.divid import TRANSLATION_STEPS, DividModel
+from divid.models.divid import TRANSLATION_STEPS, DividModel, translation_sampling
 from divid.models.perceptual import PerceptualDistance
 from divid.models.sequence_encoder import residual_features
 from divid.precision import autocast
@@ -507,6 +507,20 @@ def test_back_translated_clips_are_the_models_own_swaps():
         expected = model.decode(codes, seeds=[seed], sampling=SamplingConfig(num_inference_steps=TRANSLATION_STEPS))[0]
         torch.testing.assert_close(moving[place], expected, atol=1e-4, rtol=1e-4)
         assert torch.equal(looks[partner], moving[place])
+
+
+def test_back_translated_clips_are_drawn_in_one_pass_on_a_gpu_and_are_the_same(monkeypatch):
+    assert translation_sampling(torch.device("cpu"), 70) == SamplingConfig(num_inference_steps=TRANSLATION_STEPS)
+    on_gpu = translation_sampling(torch.device("cuda"), 70)
+    assert on_gpu == SamplingConfig(num_inference_steps=TRANSLATION_STEPS, chunk_frames=70)
+    model, passes = make_translating(), []
+    predict = model.denoiser.predict
+    monkeypatch.setattr(model.denoiser, "predict", lambda *args: passes.append(1) or predict(*args))
+    codes = model.encode(video(7, 10))
+    in_parts = model.decode(codes, seeds=range(7), sampling=SamplingConfig(num_inference_steps=TRANSLATION_STEPS))
+    in_one = model.decode(codes, seeds=range(7), sampling=on_gpu)
+    assert len(passes) == 1 + 2
+    torch.testing.assert_close(in_one, in_parts, atol=1e-5, rtol=1e-5)
 
 
 def test_back_translation_begins_when_swaps_show_something(monkeypatch):

@@ -337,8 +337,8 @@ class DividModel(SequenceModel):
         swapping = (~mine).int().argsort(stable=True)[:most]
         seeds = [derive_seed(randomness.seed, randomness.step, slot, "back-translation") for slot in slots[swapping].tolist()]
         looks_of, swapping = to_device((slots[swapping] + 1) % count, device), to_device(swapping, device)
-        sampling = SamplingConfig(num_inference_steps=TRANSLATION_STEPS)
         swapped = Codes(statics[looks_of], codes.dynamic[swapping])
+        sampling = translation_sampling(device, swapped.dynamic.shape[:2].numel())
         made[swapping] = self.decode(swapped, seeds=seeds, sampling=sampling).to(video)
         before = (slots - 1) % count
         looks = from_all_processes(made, even_without_gradients=True)[place][to_device(before, device)]
@@ -453,6 +453,17 @@ class DividModel(SequenceModel):
         only_static, nothing = others[0], others[-1]
         w_s, w_d = sampling.static_guidance, sampling.dynamic_guidance
         return nothing + w_s * (only_static - nothing) + w_d * (full - only_static)
+
+
+def translation_sampling(device: torch.device, num_frames: int) -> SamplingConfig:
+    """Give how back-translated clips are drawn: on a GPU all frames in one pass, which a small pass does not keep busy.
+
+    Args:
+        device: Where.
+        num_frames: Of all clips together.
+    """
+    sampling = SamplingConfig(num_inference_steps=TRANSLATION_STEPS)
+    return replace(sampling, chunk_frames=max(num_frames, 1)) if device.type == "cuda" else sampling
 
 
 def _choose(is_first: Tensor, first: Video, second: Video) -> Video:

@@ -85,6 +85,12 @@ def test_a_second_pass_before_the_gradient_of_the_first_is_plain(replays):
     assert replays["replayed"] == 2
 
 
+def test_a_frozen_network_is_replayed_without_waiting_for_a_gradient(replays):
+    graphed = OnGpu(network().requires_grad_(False))
+    assert torch.equal(graphed(inputs(2)), graphed(inputs(2)))
+    assert replays == {"recorded": [(2, 3)], "replayed": 2}
+
+
 def test_more_shapes_than_there_is_memory_for_are_plain(replays, monkeypatch):
     monkeypatch.setattr(cuda_graphs, "MOST_SHAPES", 2)
     graphed = OnGpu(network())

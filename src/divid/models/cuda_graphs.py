@@ -67,8 +67,9 @@ class GraphedByShape:
         if replay is None or key in self._waiting:
             return self.network(*inputs)
         output = replay(*inputs)
-        self._waiting.add(key)  # its memory holds what the backward pass needs
-        output.register_hook(lambda _: self._waiting.discard(key))
+        if output.requires_grad:
+            self._waiting.add(key)  # its memory holds what the backward pass needs
+            output.register_hook(lambda _: self._waiting.discard(key))
         return output
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphedByShape:

@@ -195,7 +195,7 @@ class TrainingConfig:
         precision: `bf16`, `fp32`, or `auto`: whichever a timed step shows faster on a CPU; bf16 on a GPU.
         compile: How the networks run: `on` compiles them with torch.compile (takes minutes; on a CPU it needs a C++ compiler),
             `graphs` replays them as CUDA graphs (recorded in seconds; one GPU), `off` is plain PyTorch, and `auto` tries graphs
-            on a GPU and compiling on a CPU, and goes on without.
+            on one GPU and compiling elsewhere, and goes on without.
         checkpoint_minutes: Minutes between checkpoints.
         validate_every_steps: Steps between validations (held-out loss, swap grid); 0 for only at the end.
         num_validation_clips: Held-out clips used in a validation.

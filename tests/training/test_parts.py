@@ -189,12 +189,16 @@ def test_graphs_are_what_auto_means_on_a_gpu_and_refused_elsewhere(case, monkeyp
     model = Graphed(recipe.model)
     with caplog.at_level(logging.INFO, logger="divid"):
         compile_if_wanted(model, there, with_training(recipe, compile="auto", num_steps=5))
-        compile_if_wanted(model, there, with_training(recipe, compile="auto", num_steps=5), world_size=2)
+        compile_if_wanted(
+            model, there, with_training(recipe, compile="auto", num_steps=5), world_size=2
+        )  # would compile, if longer
+    with pytest.raises(ConfigError, match="CUDA graphs are recorded in trainings of one process only"):
+        compile_if_wanted(model, there, with_training(recipe, compile="graphs"), world_size=2)
     assert model.is_graphed
     assert not hasattr(model, "_graphed")
     assert not hasattr(model, "is_compiled")
     assert "not compiled: no graphs here" in caplog.text
-    assert "CUDA graphs are recorded in trainings of one process only" in caplog.text
+    assert "not compiled: under" in caplog.text
 
 
 def test_a_compiled_copy_among_the_weights_is_refused(case, monkeypatch, caplog):

@@ -216,7 +216,7 @@ def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe, world_size: 
         ConfigError: `on` or `graphs` was asked for and it does not work here.
     """
     wish, device = recipe.training.compile, batch.video.device.type
-    has_graphs = wish == "graphs" or (wish == "auto" and device == "cuda")
+    has_graphs = wish == "graphs" or (wish == "auto" and device == "cuda" and world_size == 1)
     method = "graph_networks" if has_graphs else "compile_networks"
     if wish == "off" or not hasattr(model, method):
         return

@@ -147,3 +147,12 @@ def test_a_model_trains_through_graphs_as_without(replays, monkeypatch):
     for name, weight in graphed.named_parameters():
         if expected[name].grad is not None:
             torch.testing.assert_close(weight.grad, expected[name].grad, msg=lambda said, name=name: f"{name}: {said}")
+
+
+def test_a_copied_model_calls_its_own_networks():
+    """The moving average of the weights is such a copy."""
+    model = make_model()
+    model.graph_networks()
+    twin = copy.deepcopy(model)
+    assert twin._train_denoiser.network is twin.denoiser
+    assert twin._graphed_encoder.network is twin.frame_encoder

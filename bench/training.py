@@ -17,7 +17,7 @@ from divid.config import Precision, Recipe
 from divid.data.module import ClipBatch, ClipDataModule
 from divid.precision import autocast
 from divid.training.module import make_optimizer, parameter_groups, training_losses
-from divid.training.planning import compile_if_wanted
+from divid.training.planning import compile_if_wanted, takes_graphs
 
 MADE_CLIPS = 32
 """Clips in memory; the loader draws from them at random."""
@@ -141,8 +141,7 @@ def ladder(bench: Bench) -> list[Setup]:
     if bench.device == "cuda":
         last += ", channels last, clips on the GPU"
     if options.compile != "off":
-        has_graphs = options.compile == "graphs" or (options.compile == "auto" and bench.device == "cuda")
-        last += ", as CUDA graphs" if has_graphs else ", compiled"
+        last += ", as CUDA graphs" if takes_graphs(options.compile, bench.device) else ", compiled"
     return [*steps, Setup(f"{last} (as divid train)", precision, few, location, options.compile, False)]
 
 

@@ -189,9 +189,7 @@ def test_graphs_are_what_auto_means_on_a_gpu_and_refused_elsewhere(case, monkeyp
     model = Graphed(recipe.model)
     with caplog.at_level(logging.INFO, logger="divid"):
         compile_if_wanted(model, there, with_training(recipe, compile="auto", num_steps=5))
-        compile_if_wanted(
-            model, there, with_training(recipe, compile="auto", num_steps=5), world_size=2
-        )  # would compile, if longer
+        compile_if_wanted(model, there, with_training(recipe, compile="auto", num_steps=5), world_size=2)
     with pytest.raises(ConfigError, match="CUDA graphs are recorded in trainings of one process only"):
         compile_if_wanted(model, there, with_training(recipe, compile="graphs"), world_size=2)
     assert model.is_graphed

@@ -94,8 +94,8 @@ class Muon(torch.optim.Optimizer):
         lr: Learning rate of both.
         weight_decay: Decoupled, of both.
         momentum: Of the matrices.
-        has_graph: On a GPU, record how momenta are made orthogonal as a CUDA graph, and replay it: a thousand short kernels are
-            launched at once. The numbers are the same; in one process only.
+        has_graph: On a GPU, record how momenta are made orthogonal as a CUDA graph, and replay it: over a thousand short kernels
+            are launched at once. Updates are the same but for rounding; in one process only.
 
     Source:
         Jordan et al., "Muon" (2024); the scale is that of Liu et al., "Muon is Scalable for LLM Training" (2025).
@@ -145,8 +145,8 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_add_(parameters, updates, alpha=-group["lr"])
             return
         for place, update in _updates(directions):
-            parameter, scale = parameters[place], ADAM_RMS * max(update.shape) ** 0.5
-            parameter.add_(part_like(update.view(parameter.shape), parameter), alpha=-group["lr"] * scale)
+            parameter = parameters[place]
+            parameter.add_(part_like(update.view(parameter.shape), parameter), alpha=-group["lr"] * _scale(update))
 
     def _is_on_gpu(self, parameters: list[Tensor]) -> bool:
         return parameters[0].is_cuda
@@ -220,8 +220,13 @@ class RecordedUpdates:
     def _compute(self) -> list[Tensor]:
         updates = list(self._inputs)
         for place, update in _updates(self._inputs):
-            updates[place] = ADAM_RMS * max(update.shape) ** 0.5 * update.view(self._inputs[place].shape)
+            updates[place] = _scale(update) * update.view(self._inputs[place].shape)
         return updates
+
+
+def _scale(update: Tensor) -> float:
+    """Give the factor that brings an orthogonal matrix to the size of an AdamW update."""
+    return ADAM_RMS * max(update.shape) ** 0.5
 
 
 def _updates(momenta: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:

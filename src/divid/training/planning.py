@@ -203,6 +203,17 @@ def shortened(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: float =
     return replace(recipe, training=replace(options, num_steps=chosen)).resolve()
 
 
+def takes_graphs(wish: str, device: str, world_size: int = 1) -> bool:
+    """Say whether `training.compile` asks for CUDA graphs.
+
+    Args:
+        wish: Its value; `auto` means graphs on one GPU.
+        device: `cpu` or `cuda`.
+        world_size: Processes of the training.
+    """
+    return wish == "graphs" or (wish == "auto" and device == "cuda" and world_size == 1)
+
+
 def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe, world_size: int = 1) -> None:
     """Compile the model's networks, or record them as CUDA graphs, as `training.compile` says, and try one step.
 
@@ -216,7 +227,7 @@ def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe, world_size: 
         ConfigError: `on` or `graphs` was asked for and it does not work here.
     """
     wish, device = recipe.training.compile, batch.video.device.type
-    has_graphs = wish == "graphs" or (wish == "auto" and device == "cuda" and world_size == 1)
+    has_graphs = takes_graphs(wish, device, world_size)
     method = "graph_networks" if has_graphs else "compile_networks"
     if wish == "off" or not hasattr(model, method):
         return

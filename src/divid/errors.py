@@ -91,3 +91,12 @@ def nearest(wrong: str, allowed: Iterable[str]) -> str:
     words = sorted(allowed)
     close = difflib.get_close_matches(wrong, words, n=1)
     return f" (did you mean {close[0]!r}?)" if close else f" (allowed: {', '.join(words)})"
+
+
+def first_line(error: BaseException) -> str:
+    """Give the first line of what an error says, or its kind where it says nothing: libraries' errors may fill pages.
+
+    Args:
+        error: Any.
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

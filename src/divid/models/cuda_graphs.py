@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from divid.errors import first_line
+
 logger = logging.getLogger("divid")
 
 MOST_SHAPES = 8
@@ -93,6 +95,5 @@ class GraphedByShape:
                     _Alone(self.network).train(), samples, num_warmup_iters=WARM_UP_RUNS, allow_unused_input=True
                 )
         except RuntimeError as error:
-            reason = (str(error).strip().splitlines() or ["?"])[0]
-            logger.warning("%s is not recorded as a CUDA graph: %s", type(self.network).__name__, reason)
+            logger.warning("%s is not recorded as a CUDA graph: %s", type(self.network).__name__, first_line(error))
             return None

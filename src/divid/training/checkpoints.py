@@ -15,7 +15,7 @@ import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
-from divid.errors import ModelError, OutputError, TrainingError
+from divid.errors import ModelError, OutputError, TrainingError, first_line
 from divid.training.module import TrainingModule
 from divid.training.sharding import local
 
@@ -83,7 +83,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(f"checkpoint {path} cannot be read ({reason}): delete it to go on from an older one") from None
     if not isinstance(checkpoint, dict) or not {"state_dict", "current_model_state", "global_step", "loops"} <= checkpoint.keys():
         raise ModelError(f"{path} is not a checkpoint of a divid training run: point --out at a run folder")

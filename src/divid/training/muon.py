@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from divid.errors import first_line
 from divid.precision import has_bf16_units
 from divid.training.sharding import part_like, whole
 
@@ -159,8 +160,7 @@ class Muon(torch.optim.Optimizer):
                 recorded = self._recorded[number] = RecordedUpdates(directions)
             except RuntimeError as error:
                 self.has_graph = False
-                reason = (str(error).strip().splitlines() or ["?"])[0]
-                logger.warning("the optimiser's step is not recorded as a CUDA graph: %s", reason)
+                logger.warning("the optimiser's step is not recorded as a CUDA graph: %s", first_line(error))
                 return None
         return recorded(directions)
 

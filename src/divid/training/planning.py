@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from divid.config import Precision, Recipe
 from divid.data.module import ClipBatch
-from divid.errors import ConfigError
+from divid.errors import ConfigError, first_line
 from divid.model_parts import LATE_LEVERS, TokenConfig
 from divid.precision import autocast, has_bf16_units
 from divid.recipes import dump_recipe
@@ -262,7 +262,7 @@ def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe, world_size: 
             delattr(model, name)
         vars(model).update(eager)
         model.zero_grad(set_to_none=True)
-        refuse_or_log(wish, (str(error).strip().splitlines() or [type(error).__name__])[0])
+        refuse_or_log(wish, first_line(error))
 
 
 def refuse_or_log(wish: str, reason: str) -> None:

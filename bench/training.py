@@ -15,6 +15,7 @@ from bench.rows import Row
 from bench.workload import Bench, MadeClips
 from divid.config import Precision, Recipe
 from divid.data.module import ClipBatch, ClipDataModule
+from divid.models.layout import channels_last
 from divid.precision import autocast
 from divid.training.module import make_optimizer, parameter_groups, training_losses
 from divid.training.planning import compile_if_wanted, takes_graphs
@@ -64,7 +65,7 @@ class TrainingLoop:
         self.device, self.setup = bench.device, setup
         self.model: Any = bench.new_model(self.recipe).train()
         if bench.device == "cuda" and not setup.is_plain:
-            self.model.to(memory_format=torch.channels_last)
+            channels_last(self.model)
         self.data = ClipDataModule(MadeClips(recipe, num_clips), recipe.seed, recipe.training.batch_size, data_options)
         self.data.load(self.device)
         self._batches = iter(self.data.loader(0))

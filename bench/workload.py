@@ -16,6 +16,7 @@ from divid.data.module import ClipDataModule
 from divid.errors import ConfigError
 from divid.model_parts import DenoiserConfig, EncoderConfig, TokenConfig
 from divid.models.divid import DividModel
+from divid.models.layout import channels_last
 from divid.precision import has_bf16_units
 from divid.presets import PresetName
 from divid.randomness import derive_seed, make_generator
@@ -165,13 +166,13 @@ class Bench:
         return model.to(self.device)
 
     def sampling_model(self, precision: str, recipe: Recipe | None = None) -> DividModel:
-        """Build the model as the pipeline uses it: in evaluation mode, its weights in the precision.
+        """Build the model as the pipeline uses it: in evaluation mode, channels last, its weights in the precision.
 
         Args:
             precision: `fp32` or `bf16`.
             recipe: Another recipe than the bench's own.
         """
-        model = self.new_model(recipe).eval()
+        model = channels_last(self.new_model(recipe).eval())
         return model.to(torch.bfloat16) if precision == "bf16" else model
 
 

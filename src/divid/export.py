@@ -34,6 +34,7 @@ from divid.config import SamplingConfig, from_dict, to_dict
 from divid.errors import ConfigError, InputError, ModelError, OutputError, nearest
 from divid.json_files import read_json, write_json
 from divid.methods import METHODS
+from divid.models.layout import channels_last
 from divid.presets import fill_in_younger
 from divid.types import Disentangler
 
@@ -105,7 +106,7 @@ def load_model(folder: Path | str) -> tuple[Disentangler, SamplingConfig]:
         folder: A model folder or a run folder.
 
     Returns:
-        The method on the CPU, in evaluation mode, and its sampling.
+        The method on the CPU, in evaluation mode and with channels last, and its sampling.
 
     Raises:
         ModelError: The folder is no such folder, is damaged, or holds another architecture; the parameter that differs is named.
@@ -123,7 +124,7 @@ def load_model(folder: Path | str) -> tuple[Disentangler, SamplingConfig]:
     weights = _read_weights(folder / "model")
     _check_weights(folder, model.state_dict(), weights)
     model.load_state_dict(weights)
-    return model.eval(), sampling  # type: ignore[return-value]  # classes of METHODS are Disentanglers
+    return channels_last(model.eval()), sampling  # type: ignore[return-value]  # classes of METHODS are Disentanglers
 
 
 def find_model_folder(folder: Path) -> Path:

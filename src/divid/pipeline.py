@@ -22,6 +22,7 @@ from divid.errors import ConfigError, InputError, VideoReadError, nearest
 from divid.export import CARD_NAME, load_model, resolve_model, save_model
 from divid.interpolation import InterpolationPath, interpolate_tokens, resample_tokens
 from divid.long_encoding import encode_recording
+from divid.models.layout import channels_last
 from divid.rendering import SHEET_COLUMNS, Recording, RenderOptions, Result, enlarge, runs
 from divid.sheets import contact_sheet, pick_evenly
 from divid.types import Codes
@@ -36,7 +37,7 @@ class DividPipeline(DiffusionPipeline):
     """Splits videos into appearance and motion, and puts them together again.
 
     Args:
-        model: A method of `divid.methods.METHODS`.
+        model: A method of `divid.methods.METHODS`; its kernels are laid out anew, channels last.
         sampling: How it samples unless told otherwise.
     """
 
@@ -48,7 +49,7 @@ class DividPipeline(DiffusionPipeline):
         if not isinstance(sampling, SamplingConfig):
             sampling = from_dict(SamplingConfig, sampling or {}, "sampling")
         assert isinstance(sampling, SamplingConfig)
-        self.register_modules(model=model)
+        self.register_modules(model=channels_last(model))
         self.register_to_config(sampling=to_dict(sampling.validate()))
         self._card: str | None = None
 

@@ -28,6 +28,7 @@ from divid.errors import ConfigError, DatasetError, TrainingStopped, nearest
 from divid.export import load_model, resolve_model, save_model
 from divid.methods import METHODS
 from divid.model_parts import LATE_LEVERS, TokenConfig
+from divid.models.layout import channels_last
 from divid.models.sequence_model import SequenceModel
 from divid.precision import warn_of_emulation
 from divid.randomness import derive_seed
@@ -245,7 +246,7 @@ def _settle(job: _Job, *, may_shorten: bool) -> Recipe:
         torch.set_float32_matmul_precision("high")
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     if job.device == "cuda" and not job.shards_weights:  # else it would lie there whole
-        job.model.to("cuda").to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        channels_last(job.model.to("cuda"))
     may_compile = options.compile != "off" and any(hasattr(job.model, name) for name in ("compile_networks", "graph_networks"))
     if may_compile and job.shards_weights:
         refuse_or_log(options.compile, "weights that processes share out are gathered between the compiled parts")

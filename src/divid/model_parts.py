@@ -12,7 +12,7 @@ LATE_LEVERS = ("motion_augmentation", "back_translation")
 """Fields of `TokenConfig` that a field `..._start` lets begin late in the training."""
 
 StaticSource = Literal["first", "random", "average", "whole"]
-Conditioning = Literal["cross_attention", "adagn"]
+Conditioning = Literal["cross_attention", "adagn", "both"]
 AugmentationTarget = Literal["unmoved", "sideways", "moved"]
 CanvasSource = Literal["both", "dynamic", "modulated"]
 BottleneckKind = Literal["none", "channel", "rate"]
@@ -186,7 +186,7 @@ class DenoiserConfig:
             one scales and shifts the channels, at every place alike.
         canvas_warp: Whether the map is scaled and shifted in its plane by four numbers that both tokens tell: the static one has
             a say in how large and where a body is, and none in its pose.
-        conditioning: `cross_attention` (paper), or `adagn`: tokens enter through the scale and shift of the group norms.
+        conditioning: `cross_attention` (paper), `adagn`: tokens enter through the scale and shift of the group norms, or `both`.
         norm_groups: Groups of the group norms (preset; paper 32). In narrow networks 32 leave so few channels a group that the
             norms take out the constant colours which the tokens have set.
     """

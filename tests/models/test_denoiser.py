@@ -35,7 +35,7 @@ def inputs(images=3):
     )
 
 
-@pytest.mark.parametrize("conditioning", ["cross_attention", "adagn"])
+@pytest.mark.parametrize("conditioning", ["cross_attention", "adagn", "both"])
 @pytest.mark.parametrize("canvas_channels", [0, 5])
 def test_tokens_may_be_prepared_once_for_all_steps(conditioning, canvas_channels):
     denoiser = make(conditioning=conditioning, canvas_channels=canvas_channels)
@@ -43,6 +43,18 @@ def test_tokens_may_be_prepared_once_for_all_steps(conditioning, canvas_channels
     context = denoiser.context(static, dynamic)
     for shifted in (t, t.flip(0)):
         torch.testing.assert_close(denoiser.predict(x_t, shifted, context), denoiser(x_t, shifted, static, dynamic))
+
+
+@pytest.mark.parametrize("way", ["attn2", "class_embedding"])
+def test_with_both_each_way_of_the_tokens_has_a_say(way):
+    denoiser = make(conditioning="both")
+    x_t, t, static, dynamic = inputs()
+    with torch.no_grad():
+        for name, weight in denoiser.unet.named_parameters():
+            if way not in name and ("attn2" in name or "class_embedding" in name):
+                weight.zero_()
+    changed = denoiser(x_t, t, static + 1, dynamic)
+    assert (denoiser(x_t, t, static, dynamic) - changed).abs().mean() > 1e-4
 
 
 def test_without_a_canvas_the_tokens_enter_by_attention_alone():

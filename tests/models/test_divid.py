@@ -46,6 +46,7 @@ SWITCHES = {
     "motion augmentation, static from the whole clip": {"tokens": {"motion_augmentation": 1.0, "static_source": "whole"}},
     "motion augmentation, static from a random frame": {"tokens": {"motion_augmentation": 1.0, "static_source": "random"}},
     "adagn": {"denoiser": {"conditioning": "adagn"}},
+    "cross-attention and adagn": {"denoiser": {"conditioning": "both"}},
     "canvas": {"denoiser": {"canvas_channels": 4}},
     "canvas, adagn": {"denoiser": {"canvas_channels": 4, "conditioning": "adagn"}},
     "canvas, space-to-depth": {"denoiser": {"canvas_channels": 4, "patch_size": 2}},

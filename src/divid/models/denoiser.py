@@ -43,7 +43,7 @@ class Denoiser(nn.Module):
 
     With `cross_attention` the context of every transformer block is the two-token sequence [s ; d_f], each projected to the
     attention width by its own layer and normalised. With `adagn` the two, concatenated, are added to the time embedding, which
-    scales and shifts the norms. With `canvas_channels` the U-Net also sees, beside the noisy frame, a map drawn from the two
+    scales and shifts the norms, at the finest level too, where attention would cost most; with `both` they do both. With `canvas_channels` the U-Net also sees, beside the noisy frame, a map drawn from the two
     or, with `canvas_source`, from the dynamic one alone.
 
     Args:
@@ -55,7 +55,7 @@ class Denoiser(nn.Module):
 
     Source:
         Paper section 4.1, "Conditional Diffusion Model". Differs: the projected tokens are normalised; optional space-to-depth
-        around the U-Net; x_t scaled; `adagn`; the canvas.
+        around the U-Net; x_t scaled; `adagn` and `both`; the canvas.
     """
 
     input_scale: Tensor | None
@@ -73,7 +73,8 @@ class Denoiser(nn.Module):
         assert config.channels and config.blocks_per_level and config.patch_size and config.attention_width
         assert config.attention_levels is not None and config.norm_groups and tokens.static_dim and tokens.dynamic_dim
         self.patch_size = config.patch_size
-        self.uses_cross_attention = config.conditioning == "cross_attention"
+        self.uses_cross_attention = config.conditioning != "adagn"
+        self.uses_norms = config.conditioning != "cross_attention"
         attentive, plain = ("CrossAttn", "UNetMidBlock2DCrossAttn") if self.uses_cross_attention else ("Attn", "UNetMidBlock2D")
         levels = range(len(config.channels))
         width = config.attention_width
@@ -101,8 +102,8 @@ class Denoiser(nn.Module):
             attention_head_dim=self._heads(config),
             norm_num_groups=config.norm_groups,
             resnet_time_scale_shift="scale_shift",
-            class_embed_type=None if self.uses_cross_attention else "simple_projection",
-            projection_class_embeddings_input_dim=None if self.uses_cross_attention else 2 * width,
+            class_embed_type="simple_projection" if self.uses_norms else None,
+            projection_class_embeddings_input_dim=2 * width if self.uses_norms else None,
         )
         self.unet.set_attn_processor(AttentionBySize())
 
@@ -160,9 +161,11 @@ class Denoiser(nn.Module):
         x = functional.pixel_unshuffle(x_t, self.patch_size)
         if context.canvas is not None:
             x = torch.cat([x, context.canvas.to(x.dtype)], dim=1)
-        if self.uses_cross_attention:
-            output = self.unet(x, t, encoder_hidden_states=context.sequence, return_dict=False)[0]
-        else:
-            labels = context.sequence.flatten(1)
-            output = self.unet(x, t, encoder_hidden_states=None, class_labels=labels, return_dict=False)[0]
+        output = self.unet(
+            x,
+            t,
+            encoder_hidden_states=context.sequence if self.uses_cross_attention else None,
+            class_labels=context.sequence.flatten(1) if self.uses_norms else None,
+            return_dict=False,
+        )[0]
         return functional.pixel_shuffle(output, self.patch_size)

@@ -430,6 +430,11 @@ def _validate_model(model: ModelConfig) -> None:
                 f"model.denoiser.channels holds {width}, every width must be a multiple of norm_groups = {denoiser.norm_groups}"
             )
     check_range("model.denoiser.canvas_channels", denoiser.canvas_channels, 0, 4096)
+    if denoiser.canvas_warp and not denoiser.canvas_channels:
+        raise ConfigError(
+            "model.denoiser.canvas_warp moves a map, and model.denoiser.canvas_channels is 0: give the map channels, 32 say, "
+            "or set canvas_warp to false"
+        )
     assert denoiser.attention_head_width is not None
     check_range("model.denoiser.attention_head_width", denoiser.attention_head_width, 0, 4096)
     wrong = [level for level in denoiser.attention_levels if not 0 <= level < len(denoiser.channels)]

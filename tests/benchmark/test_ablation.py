@@ -17,6 +17,7 @@ EXPECTED = {
     "shared-sampling-noise": {"model.diffusion.shared_sampling": False},
     "scale-input": {"model.diffusion.scale_input": False},
     "cross-attention": {"model.denoiser.conditioning": "adagn"},
+    "norms": {"model.denoiser.conditioning": "both"},
     "static-first": {"model.tokens.static_source": "first"},
     "static-average": {"model.tokens.static_source": "average"},
     "static-whole": {"model.tokens.static_source": "whole"},
@@ -60,7 +61,7 @@ def test_added_biases_are_told_from_removed_ones():
     added = [name for name, variant in variants.items() if variant.is_added]
     biases = ["static-flip", "data-augmentation", "orthogonality-memory", "dynamic-invariance", "static-invariance"]
     biases += ["motion-augmentation-target", "canvas-modulation", "canvas-warp"]
-    assert added == ["residual", "shared-training-noise", "bottleneck", "bottleneck-rate", *biases]
+    assert added == ["residual", "shared-training-noise", "norms", "bottleneck", "bottleneck-rate", *biases]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
     assert (variants["residual"].full, variants["residual"].other) == ("off", "on")
 
@@ -120,6 +121,26 @@ def test_each_source_of_the_map_is_compared_with_the_other_two(full, source, mod
     made = [variants_of(recipe)[name] for name in ("canvas-source", "canvas-modulation")]
     found = [(variant.overrides["model.denoiser.canvas_source"], variant.is_added) for variant in made]
     assert found == [source, modulation]
+
+
+@pytest.mark.parametrize(
+    ("full", "expected"),
+    [
+        ("cross_attention", {"cross-attention": ("adagn", False), "norms": ("both", True)}),
+        ("both", {"cross-attention": ("adagn", False), "norms": ("cross_attention", False)}),
+        ("adagn", {"cross-attention": ("cross_attention", True)}),
+    ],
+)
+def test_each_way_of_the_tokens_is_taken_away_or_added(full, expected):
+    variants = variants_of(load_recipe("puppets-cpu", {"model.denoiser.conditioning": full}).resolve())
+    made = {name: variants[name] for name in ("cross-attention", "norms") if name in variants}
+    assert {name: (one.overrides["model.denoiser.conditioning"], one.is_added) for name, one in made.items()} == expected
+
+
+def test_a_recipe_whose_map_is_warped_loses_both_together():
+    recipe = load_recipe("puppets-cpu", {"model.denoiser.canvas_warp": True}).resolve()
+    without = variants_of(recipe)["canvas"].overrides
+    assert dict(without) == {"model.denoiser.canvas_channels": 0, "model.denoiser.canvas_warp": False}
 
 
 def test_an_even_draw_of_time_steps_is_the_other_of_a_shifted_one():

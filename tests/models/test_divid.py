@@ -94,6 +94,11 @@ def test_pure_noise_hardly_reaches_the_scaled_network():
     assert spread(scale_input=False) > 0.9
 
 
+def test_a_warp_without_a_map_is_refused():
+    with pytest.raises(ConfigError, match="give the map channels"):
+        make_model(denoiser={"canvas_warp": True})
+
+
 def test_epsilon_cannot_be_predicted_from_a_scaled_input():
     with pytest.raises(ConfigError, match="hides the noise"):
         make_model(diffusion={"scale_input": True, "prediction_type": "epsilon"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -94,7 +94,7 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
         raise ConfigError(f"the recipe trains {recipe.method!r}, and the biases are those of 'divid': give a recipe of that")
     flat = flatten(recipe)
     made = [_switch(flat, name, title, key) for name, title, key in _SWITCHES if not _is_impossible(flat, key)]
-    made += [_conditioning(flat), *_static_sources(flat), *_bottlenecks(flat), _timestep_shift(flat)]
+    made += [*_conditioning(flat), *_static_sources(flat), *_bottlenecks(flat), _timestep_shift(flat)]
     made += [_strength(flat, *lever) for lever in _LEVERS]
     made += [*_seen_differently(flat), *_of_the_canvas(flat), *_late_levers(flat)]
     weight = "model.tokens.orthogonality_weight"
@@ -174,9 +174,16 @@ def _is_impossible(flat: Mapping[str, Any], key: str) -> bool:
     return is_impossible
 
 
-def _conditioning(flat: Mapping[str, Any]) -> Variant:
-    key = "model.denoiser.conditioning"
-    return _other_choice(flat, "cross-attention", "conditioning", key, get_args(Conditioning), "cross_attention")
+def _conditioning(flat: Mapping[str, Any]) -> list[Variant]:
+    """Give the ways of the tokens, each in or out; one way is always left, so that of the norms alone cannot be taken away."""
+    key, title = "model.denoiser.conditioning", "conditioning"
+    full: Conditioning = flat[key]
+    without_attention: Conditioning = "cross_attention" if full == "adagn" else "adagn"
+    made = [Variant("cross-attention", title, full == "adagn", full, without_attention, {key: without_attention})]
+    if full != "adagn":
+        other: Conditioning = "cross_attention" if full == "both" else "both"
+        made.append(Variant("norms", title, full != "both", full, other, {key: other}))
+    return made
 
 
 def _of_the_canvas(flat: Mapping[str, Any]) -> list[Variant]:
@@ -246,7 +253,12 @@ def _late_levers(flat: Mapping[str, Any]) -> list[Variant]:
 
 
 def _strength(flat: Mapping[str, Any], name: str, title: str, key: str, on: float) -> Variant:
-    return _without(name, title, flat, {key: 0}) if flat[key] else Variant(name, title, True, "0", f"{on:g}", {key: on})
+    if not flat[key]:
+        return Variant(name, title, True, "0", f"{on:g}", {key: on})
+    variant, warp = _without(name, title, flat, {key: 0}), "model.denoiser.canvas_warp"
+    if key == "model.denoiser.canvas_channels" and flat[warp]:  # without the map there is nothing to warp
+        return replace(variant, overrides={**variant.overrides, warp: False})
+    return variant
 
 
 def _without(name: str, title: str, flat: Mapping[str, Any], overrides: Mapping[str, float]) -> Variant:

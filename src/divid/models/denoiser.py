@@ -43,8 +43,9 @@ class Denoiser(nn.Module):
 
     With `cross_attention` the context of every transformer block is the two-token sequence [s ; d_f], each projected to the
     attention width by its own layer and normalised. With `adagn` the two, concatenated, are added to the time embedding, which
-    scales and shifts the norms, at the finest level too, where attention would cost most; with `both` they do both. With `canvas_channels` the U-Net also sees, beside the noisy frame, a map drawn from the two
-    or, with `canvas_source`, from the dynamic one alone.
+    scales and shifts the norms, at the finest level too, where there is no attention; with `both` they enter either way. With
+    `canvas_channels` the U-Net also sees, beside the noisy frame, a map drawn from the two or, with `canvas_source`, from the
+    dynamic one alone.
 
     Args:
         config: Widths, levels and conditioning, resolved.

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -231,38 +232,53 @@ def compile_if_wanted(model: Any, batch: ClipBatch, recipe: Recipe, world_size: 
     method = "graph_networks" if has_graphs else "compile_networks"
     if wish == "off" or not hasattr(model, method):
         return
-    if has_graphs and device != "cuda":
-        refuse_or_log(wish, "CUDA graphs need a GPU")
+    reason = _why_no_graphs(device, world_size) if has_graphs else _why_not_compiled(recipe, device)
+    if reason:
+        refuse_or_log(wish, reason)
         return
-    if has_graphs and world_size > 1:
-        refuse_or_log(wish, "CUDA graphs are recorded in trainings of one process only")
-        return
-    if wish == "auto" and not has_graphs and recipe.training.num_steps < MIN_STEPS_TO_COMPILE:
-        logger.info("not compiled: under %d steps it does not pay", MIN_STEPS_TO_COMPILE)
-        return
-    if device == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        refuse_or_log(wish, "there is no C++ compiler (g++ or clang++)")
-        return
-    eager = {name: value for name, value in vars(model).items() if callable(value)}
-    parts, names = set(model._modules), set(model.state_dict())
+    undo = _undo_of(model)
     try:
         if not has_graphs:
             logger.info("compiling the networks, which takes a minute or more")
+        names = set(model.state_dict())
         getattr(model, method)()
         if set(model.state_dict()) != names:
             raise RuntimeError(f"{method} of this method renames its weights, so no checkpoint would fit")
         timed_step(model, batch, recipe, recipe.training.precision)
     except Exception as error:  # the compiler raises errors of many kinds
+        undo()
+        refuse_or_log(wish, first_line(error))
+
+
+def _why_no_graphs(device: str, world_size: int) -> str | None:
+    if device != "cuda":
+        return "CUDA graphs need a GPU"
+    return "CUDA graphs are recorded in trainings of one process only" if world_size > 1 else None
+
+
+def _why_not_compiled(recipe: Recipe, device: str) -> str | None:
+    if recipe.training.compile == "auto" and recipe.training.num_steps < MIN_STEPS_TO_COMPILE:
+        return f"under {MIN_STEPS_TO_COMPILE} steps it does not pay"
+    has_compiler = device != "cpu" or any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+    return None if has_compiler else "there is no C++ compiler (g++ or clang++)"
+
+
+def _undo_of(model: Any) -> Callable[[], None]:
+    """Give what takes compiled or graphed parts away again that are put into a model from now on."""
+    eager = {name: value for name, value in vars(model).items() if callable(value)}
+    parts = set(model._modules)
+
+    def undo() -> None:
         for module in model.modules():
             module._compiled_call_impl = None
         for name in set(model._modules) - parts:
             del model._modules[name]
-        added = [name for name, value in vars(model).items() if callable(value) and name not in eager]
-        for name in added:
+        for name in [name for name, value in vars(model).items() if callable(value) and name not in eager]:
             delattr(model, name)
         vars(model).update(eager)
         model.zero_grad(set_to_none=True)
-        refuse_or_log(wish, first_line(error))
+
+    return undo
 
 
 def refuse_or_log(wish: str, reason: str) -> None:

@@ -406,6 +406,7 @@ def _validate_model(model: ModelConfig) -> None:
     for what in ("colours", "sideways", "upwards"):
         check_range(f"model.tokens.motion_augmentation_{what}", getattr(tokens, f"motion_augmentation_{what}"), 0, 10)
     check_range("model.tokens.motion_augmentation_start", tokens.motion_augmentation_start, 0, 1)
+    check_range("model.tokens.motion_augmentation_ramp", tokens.motion_augmentation_ramp, 0, 1)
     check_range("model.tokens.static_flip", tokens.static_flip, 0, 1)
     check_range("model.tokens.back_translation", tokens.back_translation, 0, 1)
     check_range("model.tokens.back_translation_start", tokens.back_translation_start, 0, 1)

@@ -78,6 +78,7 @@ class TokenConfig:
             tell where things are).
         motion_augmentation_start: Share of the training after which that change begins. Motion is learned sooner from clips as
             they are; what it holds of the look goes afterwards.
+        motion_augmentation_ramp: Share of the training over which its strength then rises from 0; 0: whole at once.
         static_flip: Probability that the static token sees a clip mirrored, left for right, in training, while the dynamic tokens
             and the denoiser see it as it is: which way somebody faces then has to come from the motion; 0 (paper): none.
         back_translation: Share of the clips of a step that the model swaps, as it is then: one clip's look, another's motion. The
@@ -106,6 +107,7 @@ class TokenConfig:
     motion_augmentation_upwards: float = 1.0
     motion_augmentation_target: AugmentationTarget = "unmoved"
     motion_augmentation_start: float = 0.0
+    motion_augmentation_ramp: float = 0.0
     static_flip: float = 0.0
     back_translation: float = 0.0
     back_translation_start: float = 0.2

@@ -97,13 +97,14 @@ def test_invariance_is_no_bias_of_a_recipe_that_shows_clips_as_they_are():
 
 
 def test_late_levers_and_the_maps_source_are_biases_where_the_recipe_has_them():
-    late = {"model.tokens.motion_augmentation": 0.5, "model.tokens.motion_augmentation_start": 0.5}
+    late = {f"model.tokens.motion_augmentation{key}": 0.5 for key in ("", "_start", "_ramp")}
     both = variants_of(load_recipe("paper", {"model.denoiser.canvas_channels": 8, **late}).resolve())
     assert (both["canvas-source"].is_added, dict(both["canvas-source"].overrides)) == (
         True,
         {"model.denoiser.canvas_source": "dynamic"},
     )
     assert dict(both["motion-augmentation-start"].overrides) == {"model.tokens.motion_augmentation_start": 0.0}
+    assert dict(both["motion-augmentation-ramp"].overrides) == {"model.tokens.motion_augmentation_ramp": 0.0}
     assert "back-translation-start" not in both  # the lever itself is off
     assert "canvas-source" not in variants_of(load_recipe("paper").resolve())
 

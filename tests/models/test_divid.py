@@ -432,6 +432,22 @@ def test_motion_augmentation_begins_after_its_share_of_the_training(start, numbe
     assert seen[0][:, : video().shape[1]].equal(video()) != is_changed
 
 
+@pytest.mark.parametrize(("number", "strength"), [(39, None), (40, None), (60, 0.4), (80, 0.8), (99, 0.8), (-1, 0.8)])
+def test_motion_augmentation_rises_over_its_ramp_and_is_whole_for_held_out_clips(number, strength, monkeypatch):
+    rising = {"motion_augmentation": 0.8, "motion_augmentation_start": 0.4, "motion_augmentation_ramp": 0.4}
+    tokens = dataclasses.replace(SMALL.tokens, **rising)
+    model = DividModel(dataclasses.replace(SMALL, num_train_steps=100, tokens=tokens))
+    seen = []
+
+    def note(clips, _, strength, **options):
+        seen.append(strength)
+        return clips
+
+    monkeypatch.setattr("divid.models.divid.augment_appearance", note)
+    model.losses(video(), step(number=number))
+    assert seen == ([] if strength is None else [pytest.approx(strength)])
+
+
 @pytest.mark.parametrize("colours", [0.0, 1.0])
 def test_motion_augmentation_changes_colours_as_strongly_as_it_is_told(colours, monkeypatch):
     model = make_model(tokens={"motion_augmentation": 1.0, "motion_augmentation_colours": colours})
@@ -467,6 +483,8 @@ def test_motion_augmentation_has_a_range():
         make_model(tokens={"motion_augmentation_sideways": -1.0})
     with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_start is 2"):
         make_model(tokens={"motion_augmentation_start": 2.0})
+    with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_ramp is 2"):
+        make_model(tokens={"motion_augmentation_ramp": 2.0})
 
 
 def make_translating(share=1.0, **model):

@@ -249,6 +249,9 @@ def _late_levers(flat: Mapping[str, Any]) -> list[Variant]:
         key, name = f"model.tokens.{lever}_start", lever.replace("_", "-")
         if flat[f"model.tokens.{lever}"] and flat[key]:
             found.append(_without(f"{name}-start", f"share of the training before {name}", flat, {key: 0.0}))
+    ramp = "model.tokens.motion_augmentation_ramp"
+    if flat["model.tokens.motion_augmentation"] and flat[ramp]:
+        found.append(_without("motion-augmentation-ramp", "share of the training over which it rises", flat, {ramp: 0.0}))
     return found
 
 

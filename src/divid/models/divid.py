@@ -300,7 +300,13 @@ class DividModel(SequenceModel):
     def _strength_now(self, lever: str, randomness: Randomness) -> float:
         """Give the strength of one of the `LATE_LEVERS` in this step: 0 before it begins, whole for held-out clips (below 0)."""
         tokens = self.options.tokens
-        return 0.0 if self._is_before(getattr(tokens, f"{lever}_start"), randomness) else getattr(tokens, lever)
+        start, strength = getattr(tokens, f"{lever}_start"), getattr(tokens, lever)
+        if self._is_before(start, randomness):
+            return 0.0
+        ramp = tokens.motion_augmentation_ramp if lever == "motion_augmentation" else 0.0
+        if not ramp or randomness.step < 0 or not self.options.num_train_steps:
+            return strength
+        return strength * min(1.0, (randomness.step / self.options.num_train_steps - start) / ramp)
 
     def _is_before(self, share: float, randomness: Randomness) -> bool:
         """Tell whether this is a training step (held-out clips: below 0) before that share of the training is over."""

@@ -33,6 +33,7 @@ EXPECTED = {
     "static-flip": {"model.tokens.static_flip": 0.5},
     "motion-augmentation": {"model.tokens.motion_augmentation": 0.0},
     "motion-augmentation-start": {"model.tokens.motion_augmentation_start": 0.0},
+    "motion-augmentation-ramp": {"model.tokens.motion_augmentation_ramp": 0.0},
     "back-translation": {"model.tokens.back_translation": 0.0},
     "back-translation-start": {"model.tokens.back_translation_start": 0.0},
     "data-augmentation": {"data.augmentation": 0.5},

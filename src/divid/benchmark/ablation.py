@@ -59,7 +59,6 @@ class Variant:
 
 
 _LEVERS: tuple[tuple[str, str, str, float], ...] = (
-    ("canvas", "channels of the map drawn from the tokens", "model.denoiser.canvas_channels", 32),
     ("static-flip", "static token from mirrored frames", "model.tokens.static_flip", 0.5),
     ("motion-augmentation", "augmented look before the motion branch", "model.tokens.motion_augmentation", 1.0),
     ("back-translation", "the encoder sees the model's own swaps", "model.tokens.back_translation", 0.5),
@@ -187,21 +186,18 @@ def _conditioning(flat: Mapping[str, Any]) -> list[Variant]:
 
 
 def _of_the_canvas(flat: Mapping[str, Any]) -> list[Variant]:
-    """Give what means something only where there is a map: what it is drawn from, and whether it is warped."""
-    if not flat["model.denoiser.canvas_channels"]:
-        return []
+    """Give the map itself and, where the recipe has one, what it is drawn from and whether it is warped."""
+    channels, warp = "model.denoiser.canvas_channels", "model.denoiser.canvas_warp"
+    canvas = _strength(flat, "canvas", "channels of the map drawn from the tokens", channels, 32)
+    if not flat[channels]:
+        return [canvas]
+    if flat[warp]:  # without the map there is nothing to warp
+        canvas = replace(canvas, overrides={**canvas.overrides, warp: False})
     key, title = "model.denoiser.canvas_source", "tokens that the map is drawn from"
     full, sources = flat[key], get_args(CanvasSource)  # each source has one bias more than the one before it
     names = zip(("canvas-source", "canvas-modulation"), (source for source in sources if source != full), strict=True)
     made = [Variant(name, title, sources.index(other) > sources.index(full), full, other, {key: other}) for name, other in names]
-    return [*made, _switch(flat, "canvas-warp", "map scaled and shifted as both tokens tell", "model.denoiser.canvas_warp")]
-
-
-def _other_choice(flat: Mapping[str, Any], name: str, title: str, key: str, values: Sequence[str], bias: str) -> Variant:
-    """Give the other of two values, of which `bias` is the bias whose worth is asked for."""
-    full = flat[key]
-    other = next(value for value in values if value != full)
-    return Variant(name, title, full != bias, full, other, {key: other})
+    return [canvas, *made, _switch(flat, "canvas-warp", "map scaled and shifted as both tokens tell", warp)]
 
 
 def _static_sources(flat: Mapping[str, Any]) -> list[Variant]:
@@ -256,12 +252,7 @@ def _late_levers(flat: Mapping[str, Any]) -> list[Variant]:
 
 
 def _strength(flat: Mapping[str, Any], name: str, title: str, key: str, on: float) -> Variant:
-    if not flat[key]:
-        return Variant(name, title, True, "0", f"{on:g}", {key: on})
-    variant, warp = _without(name, title, flat, {key: 0}), "model.denoiser.canvas_warp"
-    if key == "model.denoiser.canvas_channels" and flat[warp]:  # without the map there is nothing to warp
-        return replace(variant, overrides={**variant.overrides, warp: False})
-    return variant
+    return _without(name, title, flat, {key: 0}) if flat[key] else Variant(name, title, True, "0", f"{on:g}", {key: on})
 
 
 def _without(name: str, title: str, flat: Mapping[str, Any], overrides: Mapping[str, float]) -> Variant:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from divid.augmentation import augment_appearance, move_along
+from divid.augmentation import _warp, augment_appearance, move_along
 from divid.randomness import Randomness
 
 STEP = Randomness(seed=0, step=3, slots=(0, 1, 2), num_slots=3)
@@ -56,6 +56,31 @@ def test_each_direction_has_a_strength_of_its_own(sideways, upwards):
     assert ((row - 7.5).abs().max() > 0.1) == (upwards > 0)
     whole = augment_appearance(square, STEP, 1.0, colours=0.0, sideways=1.0, upwards=1.0)
     torch.testing.assert_close(whole, augment_appearance(square, STEP, 1.0, colours=0.0))
+
+
+def test_proportions_resize_parts_at_the_expense_of_others_and_keep_their_order():
+    """Of a ramp from the left to the right, every column keeps its rank, both ends stay, and steps between columns differ."""
+    ramp = torch.linspace(-1, 1, 36).expand(3, 2, 1, 36, 36)
+    sizes = torch.ones(3, 2, 6)
+    sizes[1, 0, 0], sizes[2, 0, 5], sizes[2, 1, 0] = 2.0, 0.5, 3.0
+    changed = _warp(ramp, torch.zeros(3, 5), whole_pixels=False, sizes=sizes)
+    torch.testing.assert_close(changed[0], ramp[0])
+    assert (changed.diff(dim=-1) > -1e-6).all()
+    torch.testing.assert_close(changed[..., 0], ramp[..., 0], atol=0.1, rtol=0)
+    torch.testing.assert_close(changed[..., -1], ramp[..., -1], atol=0.1, rtol=0)
+    step = changed.diff(dim=-1)[:, 0, 0, 18]
+    torch.testing.assert_close(step[1, 2] / step[1, 20], torch.tensor(2.0), rtol=0.01, atol=0)
+    torch.testing.assert_close(step[2, 33] / step[2, 20], torch.tensor(0.5), rtol=0.01, atol=0)
+
+
+def test_proportions_have_a_strength_of_their_own_and_draws_apart():
+    clips = still_clips(3)
+    plain = augment_appearance(clips, STEP, 1.0)
+    torch.testing.assert_close(augment_appearance(clips, STEP, 1.0, proportions=0.0), plain)
+    little, whole = (augment_appearance(clips, STEP, 1.0, proportions=strength) for strength in (1e-4, 1.0))
+    assert (little - plain).abs().max() < 1e-2
+    assert (whole - plain).abs().mean() > 0.02
+    torch.testing.assert_close(whole, whole[:, :1].expand_as(whole))
 
 
 @pytest.mark.parametrize(("sideways", "upwards"), [(1.0, 0.0), (0.0, 1.0)])

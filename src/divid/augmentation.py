@@ -22,6 +22,10 @@ LOG_CONTRAST = 0.3
 """Largest change of contrast, as a logarithm."""
 BRIGHTNESS = 0.15
 """Largest change of brightness, as a share of the range."""
+LOG_PROPORTION = 0.4
+"""Largest change of the size of one part of the frame beside the others, as a logarithm: factors from 0.67 to 1.49."""
+PARTS = 6
+"""Parts of the frame's height, and of its width, that change their sizes separately."""
 COLOUR_MIX = 0.5
 """Spread of the random colour matrix around the identity."""
 _SHIFTS_ALONE = torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0])
@@ -37,6 +41,7 @@ def augment_appearance(
     colours: float = 1.0,
     sideways: float = 1.0,
     upwards: float = 1.0,
+    proportions: float = 0.0,
     whole_pixels: bool = False,
 ) -> Video:
     """Change each clip's build, place and colours, all its frames alike, and leave what happens as it is.
@@ -56,6 +61,8 @@ def augment_appearance(
         sideways: Strength of the change of place to the left or right, as such a factor; 0 leaves that place to the motion.
         upwards: The same of the change of place up or down. Where everybody stands on one floor, the feet would tell without it
             how much a clip was scaled, and so how tall its person is.
+        proportions: Strength of the change of proportions as such a factor: parts of the frame's height, and of its width, grow
+            or shrink at the expense of the others, as long legs and broad shoulders do, which no scale of the whole hides.
         whole_pixels: Whether shifts are of whole pixels, as those of `move_along` are.
 
     Returns:
@@ -70,7 +77,11 @@ def augment_appearance(
     mix = None
     if video.shape[2] == 3:
         mix = to_device(randomness.normal(f"{purpose} colours", (3, 3)), video.device) * (strength * colours)
-    return _recolour(_warp(video, amounts[:, :5], whole_pixels), amounts[:, 5:] * colours, mix)
+    sizes = None
+    if proportions:
+        draws = randomness.uniform(f"{purpose} proportions", (2, PARTS)) * 2 - 1
+        sizes = to_device(draws * (strength * proportions * LOG_PROPORTION), video.device).exp()
+    return _recolour(_warp(video, amounts[:, :5], whole_pixels, sizes), amounts[:, 5:] * colours, mix)
 
 
 def move_along(
@@ -112,8 +123,10 @@ def _amounts(randomness: Randomness, strength: float, purpose: str, sideways: fl
     return amounts
 
 
-def _warp(video: Video, draws: Float[Tensor, "batch 5"], whole_pixels: bool) -> Video:
-    """Scale, shift and shear; what comes in from outside repeats the border."""
+def _warp(
+    video: Video, draws: Float[Tensor, "batch 5"], whole_pixels: bool, sizes: Float[Tensor, "batch 2 parts"] | None = None
+) -> Video:
+    """Scale, shift and shear, parts of width and height by their `sizes` too; what comes in from outside repeats the border."""
     scale_x, scale_y = (draws[:, i].mul(LOG_SCALE).exp() for i in (0, 1))
     shift_x, shift_y, shear = 2 * SHIFT * draws[:, 2], 2 * SHIFT * draws[:, 3], SHEAR * draws[:, 4]
     if whole_pixels:  # 2 is the frame's side
@@ -123,8 +136,22 @@ def _warp(video: Video, draws: Float[Tensor, "batch 5"], whole_pixels: bool) -> 
     theta = torch.stack([scale_x, shear, shift_x, nothing, scale_y, shift_y], dim=1).view(-1, 2, 3)
     stacked = video.flatten(1, 2)  # all frames of a clip as channels of one picture: they move alike
     grid = functional.affine_grid(theta.to(video.dtype), list(stacked.shape), align_corners=False)
+    if sizes is not None:
+        grid = torch.stack([_resize_parts(grid[..., i], sizes[:, i].to(grid.dtype)) for i in (0, 1)], dim=-1)
     warped = functional.grid_sample(stacked, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return warped.unflatten(1, video.shape[1:3])
+
+
+def _resize_parts(places: Float[Tensor, "batch h w"], sizes: Float[Tensor, "batch parts"]) -> Float[Tensor, "batch h w"]:
+    """Map places along one side of the frame, from -1 to 1, so that equal parts of it show parts of these sizes; ends stay."""
+    ends = 2 * torch.cumsum(sizes, dim=1) / sizes.sum(dim=1, keepdim=True) - 1
+    edges = functional.pad(ends, (1, 0), value=-1.0)
+    number = sizes.shape[1]
+    position = ((places.clamp(-1, 1) + 1) / 2 * number).flatten(1)
+    part = position.detach().floor().clamp(0, number - 1).long()
+    before, after = edges.gather(1, part), edges.gather(1, part + 1)
+    inside = (before + (position - part) * (after - before)).view_as(places)
+    return torch.where(places.abs() > 1, places, inside)
 
 
 def _recolour(video: Video, draws: Float[Tensor, "batch 3"], mix: Float[Tensor, "batch 3 3"] | None) -> Video:

@@ -370,6 +370,16 @@ def check_perceptual(name: str, options: PerceptualConfig) -> None:
         )
 
 
+def _check_rise(tokens: TokenConfig) -> None:
+    """Check that motion augmentation that begins becomes whole before the training ends."""
+    start, ramp = tokens.motion_augmentation_start, tokens.motion_augmentation_ramp
+    if tokens.motion_augmentation and start < 1 < start + ramp - 1e-9:
+        raise ConfigError(
+            f"model.tokens.motion_augmentation begins at {start} of the training and rises over {ramp}, so it is never whole: "
+            f"let motion_augmentation_start and motion_augmentation_ramp add up to 1 or less, say with a ramp of {1 - start:.2g}"
+        )
+
+
 def _validate_model(model: ModelConfig) -> None:
     encoder, denoiser, tokens = model.encoder, model.denoiser, model.tokens
     assert model.image_size is not None and encoder.patch_size is not None and denoiser.patch_size is not None
@@ -403,10 +413,11 @@ def _validate_model(model: ModelConfig) -> None:
             "model.tokens.static_noise and model.tokens.dynamic_noise to 0, or model.bottleneck.kind to none"
         )
     check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
-    for what in ("colours", "sideways", "upwards"):
+    for what in ("colours", "sideways", "upwards", "proportions"):
         check_range(f"model.tokens.motion_augmentation_{what}", getattr(tokens, f"motion_augmentation_{what}"), 0, 10)
     check_range("model.tokens.motion_augmentation_start", tokens.motion_augmentation_start, 0, 1)
     check_range("model.tokens.motion_augmentation_ramp", tokens.motion_augmentation_ramp, 0, 1)
+    _check_rise(tokens)
     check_range("model.tokens.static_flip", tokens.static_flip, 0, 1)
     check_range("model.tokens.back_translation", tokens.back_translation, 0, 1)
     check_range("model.tokens.back_translation_start", tokens.back_translation_start, 0, 1)

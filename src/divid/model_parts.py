@@ -73,6 +73,8 @@ class TokenConfig:
         motion_augmentation_colours: Strength of its change of colours, as a factor of that of build.
         motion_augmentation_sideways: Strength of its shift to the left or right, as such a factor.
         motion_augmentation_upwards: Strength of its shift up or down, as such a factor.
+        motion_augmentation_proportions: Strength of its change of proportions (parts of the frame's height and width grow at the
+            expense of others), as such a factor.
         motion_augmentation_target: What the denoiser is asked for then: the clip `unmoved` (the static token tells where things
             are), or shifted as the one that the dynamic tokens see, `sideways` alone or `moved` upwards and downwards too (these
             tell where things are).
@@ -105,6 +107,7 @@ class TokenConfig:
     motion_augmentation_colours: float = 1.0
     motion_augmentation_sideways: float = 1.0
     motion_augmentation_upwards: float = 1.0
+    motion_augmentation_proportions: float = 0.0
     motion_augmentation_target: AugmentationTarget = "unmoved"
     motion_augmentation_start: float = 0.0
     motion_augmentation_ramp: float = 0.0

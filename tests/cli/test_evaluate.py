@@ -71,6 +71,15 @@ def test_numbers_and_pictures_are_written_and_repeat(model_folder, prepared, tmp
     assert f"{results[0]['psnr_db']['model']['mean']:.2f} dB" in capsys.readouterr().out
 
 
+def test_some_of_the_clips_may_be_reconstructed_the_same_for_every_model(model_folder, prepared, tmp_path):
+    numbers = []
+    for name, clips in (("one", "2"), ("two", "2"), ("all", "9")):
+        assert evaluate(model_folder, prepared, tmp_path / name, "--pairs", "2", "--steps", "1", "--clips", clips) == 0
+        numbers.append(json.loads((tmp_path / name / "evaluation.json").read_text())["psnr_db"]["mean_frame"])
+    assert numbers[0] == numbers[1]
+    assert [row["num_clips"] for row in numbers] == [2, 2, 4]
+
+
 def test_a_judge_and_the_probes_add_their_numbers(model_folder, prepared, judge_folder, tmp_path, capsys):
     more = (
         "--steps",
@@ -173,6 +182,7 @@ def words_of(model, data, out, *more):
         (("--feature-network", "vgg16"), "--feature-network means nothing without --realism"),
         (("--feature-weights", "vgg16.pth"), "--feature-weights means nothing without --realism"),
         (("--consistency-encoder", "puppets"), "--consistency-encoder means nothing without --consistency"),
+        (("--clips", "-1"), "--clips is -1, must be 1 or more, or 0 for all"),
         (("--consistency", "--consistency-pairs", "0"), "--consistency-pairs is 0, must be 1 or more"),
         (("--realism", "--realism-pairs", "0"), "--realism-pairs is 0, must be 1 or more"),
         (("--realism", "--feature-network", "inception"), "inception"),

@@ -474,6 +474,15 @@ def test_motion_augmentation_shifts_each_way_as_strongly_as_it_is_told(direction
     assert torch.allclose(centres, torch.tensor(7.5), atol=1e-3) == (strength == 0)
 
 
+def test_motion_augmentation_has_to_become_whole():
+    rising = {"motion_augmentation_start": 0.6, "motion_augmentation_ramp": 0.5}
+    with pytest.raises(ConfigError, match=r"never whole: .* a ramp of 0\.4$"):
+        make_model(tokens={"motion_augmentation": 1.0, **rising})
+    make_model(tokens=rising)  # there is none to rise
+    make_model(tokens={"motion_augmentation": 1.0, "motion_augmentation_start": 0.7, "motion_augmentation_ramp": 0.3})
+    make_model(tokens={"motion_augmentation": 1.0, "motion_augmentation_start": 1.0, "motion_augmentation_ramp": 0.5})  # never
+
+
 def test_motion_augmentation_has_a_range():
     with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation is -1"):
         make_model(tokens={"motion_augmentation": -1.0})

@@ -73,6 +73,14 @@ _INVARIANCES: tuple[tuple[str, str, str, float], ...] = (
 )
 """As `_LEVERS`."""
 
+_PROPORTIONS = (
+    "motion-augmentation-proportions",
+    "proportions among what is augmented",
+    "model.tokens.motion_augmentation_proportions",
+    1.0,
+)
+"""As one of `_LEVERS`."""
+
 _PRICES: Mapping[str, Mapping[str, float]] = {"rate": {"model.bottleneck.beta": 6e-6, "model.bottleneck.static_share": 0.25}}
 """What a kind of bottleneck needs beside its name where the recipe has none: at the default `beta` bits are far too dear."""
 
@@ -226,6 +234,7 @@ def _seen_differently(flat: Mapping[str, Any]) -> list[Variant]:
             made.append(_without(f"motion-augmentation-{what}", f"{title} among what is augmented", flat, {key: 0.0}))
     if flat["model.tokens.motion_augmentation"]:
         key, title = "model.tokens.motion_augmentation_target", "what is asked for, moved along"
+        made.append(_strength(flat, *_PROPORTIONS))
         full, other = flat[key], "sideways" if flat[key] == "unmoved" else "unmoved"
         made.append(Variant("motion-augmentation-target", title, full == "unmoved", full, other, {key: other}))
     return made

@@ -35,6 +35,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="prepared data set")
     parser.add_argument("--out", required=True, help="folder for report.md, evaluation.json and swaps.png; made if not there")
     parser.add_argument("--split", choices=("test", "train"), default="test", help="which clips")
+    parser.add_argument(
+        "--clips",
+        type=int,
+        default=0,
+        help="clips that are reconstructed, drawn at random by --seed; 0: all, of thousands in minutes",
+    )
     parser.add_argument("--pairs", type=int, default=8, help="swaps on the sheet, pairs drawn at random by --seed")
     parser.add_argument(
         "--sheet-sources",
@@ -174,6 +180,8 @@ def _check_options(args: Namespace) -> None:
     for name, needed in NEEDS.items():
         if getattr(args, name) and not getattr(args, needed):
             raise ConfigError(f"--{name.replace('_', '-')} means nothing without --{needed}: add it")
+    if args.clips < 0:
+        raise ConfigError(f"--clips is {args.clips}, must be 1 or more, or 0 for all")
     for name in ("pairs", "realism_pairs", "consistency_pairs", "ground_truth_pairs"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(args, name)}, must be 1 or more")
@@ -228,7 +236,7 @@ def _reconstruct(job: _Job) -> Reconstruction:
         pairs = []
         logging.getLogger("divid").warning("no sheet of swaps: %s", error)
     with common.progress_bar() as progress:
-        reconstruction = measure_reconstruction(job.model, clips, watch=watch, told=progress, **job.options)
+        reconstruction = measure_reconstruction(job.model, _reconstructed_clips(job), watch=watch, told=progress, **job.options)
     title = f"{Path(args.data).name}, {args.split} clips: {len(pairs)} random swaps, seed {args.seed}"
     if pairs:
         sheet = swap_sheet(job.model, clips, pairs, title=title, sources=args.sheet_sources, **job.options)
@@ -239,6 +247,19 @@ def _reconstruct(job: _Job) -> Reconstruction:
         interval = f"[{estimate['low']:.2f}, {estimate['high']:.2f}]"
         common.say(f"PSNR {name:<12} {estimate['mean']:6.2f} dB  {interval}  over {estimate['num_clips']} clips")
     return reconstruction
+
+
+def _reconstructed_clips(job: _Job) -> ClipDataset:
+    """Give the clips that are reconstructed: all, or as many as were asked for, drawn at random."""
+    import numpy as np
+
+    from divid.randomness import derive_seed
+
+    number, clips = job.args.clips, job.clips
+    if not number or number >= len(clips):
+        return clips
+    drawn = np.random.default_rng(derive_seed(job.args.seed, "reconstructed clips")).choice(len(clips), number, replace=False)
+    return clips.subset(np.sort(drawn))
 
 
 def _add_likeness(job: _Job, study: LikenessStudy) -> None:

@@ -265,6 +265,7 @@ class DividModel(SequenceModel):
             colours=options.motion_augmentation_colours,
             sideways=options.motion_augmentation_sideways,
             upwards=options.motion_augmentation_upwards,
+            proportions=options.motion_augmentation_proportions,
             whole_pixels=options.motion_augmentation_target != "unmoved",
         )
         weights = {"dynamic": options.dynamic_invariance, "static": options.static_invariance}

@@ -31,6 +31,7 @@ EXPECTED = {
     "motion-augmentation-proportions": {"model.tokens.motion_augmentation_proportions": 1.0},
     "motion-augmentation-target": {"model.tokens.motion_augmentation_target": "sideways"},
     "timestep-shift": {"model.diffusion.timestep_shift": 1.0},
+    "huber": {"model.diffusion.huber_width": 0.1},
     "static-flip": {"model.tokens.static_flip": 0.5},
     "motion-augmentation": {"model.tokens.motion_augmentation": 0.0},
     "motion-augmentation-start": {"model.tokens.motion_augmentation_start": 0.0},
@@ -63,7 +64,7 @@ def test_added_biases_are_told_from_removed_ones():
     added = [name for name, variant in variants.items() if variant.is_added]
     biases = ["static-flip", "data-augmentation", "orthogonality-memory", "dynamic-invariance", "static-invariance"]
     biases += ["motion-augmentation-proportions", "motion-augmentation-target", "canvas-modulation", "canvas-warp"]
-    assert added == ["residual", "shared-training-noise", "norms", "bottleneck", "bottleneck-rate", *biases]
+    assert added == ["residual", "shared-training-noise", "norms", "bottleneck", "bottleneck-rate", "huber", *biases]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
     assert (variants["residual"].full, variants["residual"].other) == ("off", "on")
 

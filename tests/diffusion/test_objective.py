@@ -10,6 +10,7 @@ from divid.diffusion.objective import (
     channel_profile,
     channel_variance,
     orthogonality_loss,
+    pseudo_huber_loss,
     simple_loss,
 )
 from divid.model_parts import BottleneckConfig
@@ -17,6 +18,27 @@ from divid.model_parts import BottleneckConfig
 
 def test_simple_loss_is_the_mean_square():
     assert simple_loss(torch.zeros(2, 3), torch.full((2, 3), 2.0)).item() == 4
+
+
+def test_huber_is_the_square_of_small_errors_and_linear_in_large_ones():
+    nothing = torch.zeros(2, 3)
+    assert pseudo_huber_loss(nothing, nothing, 0.1).item() == 0
+    assert pseudo_huber_loss(nothing, torch.full((2, 3), 0.75), 1.0).item() == pytest.approx(2 * (1.25 - 1))
+    small, large = (pseudo_huber_loss(nothing, torch.full((2, 3), error), 0.1).item() for error in (1e-3, -1e3))
+    assert small == pytest.approx(1e-6, rel=1e-2)
+    assert large == pytest.approx(2 * 0.1 * 1e3, rel=1e-3)
+
+
+def test_huber_draws_what_is_uncertain_at_its_median():
+    """An edge that lies here in three of four clips: the best single answer is near it, by the squared error three quarters."""
+    seen = torch.tensor([1.0, 1.0, 1.0, -1.0])
+
+    def best(loss):
+        answers = torch.linspace(-1, 1, 401)
+        return answers[torch.stack([loss(answer.expand(4), seen) for answer in answers]).argmin()].item()
+
+    assert best(simple_loss) == pytest.approx(0.5, abs=0.01)
+    assert best(lambda answer, target: pseudo_huber_loss(answer, target, 0.1)) > 0.9
 
 
 def test_orthogonality_of_equal_and_of_orthogonal_tokens():

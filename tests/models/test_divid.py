@@ -54,6 +54,7 @@ SWITCHES = {
     "shared noise": {"diffusion": {"shared_training": True}},
     "separate sampling noise": {"diffusion": {"shared_sampling": False}},
     "epsilon, linear": {"diffusion": {"prediction_type": "epsilon", "schedule": "linear"}},
+    "huber": {"diffusion": {"huber_width": 0.1}},
     "input as it is": {"diffusion": {"scale_input": False}},
     "channel": {"bottleneck": {"kind": "channel"}},
     "rate": {"bottleneck": {"kind": "rate"}},
@@ -632,6 +633,14 @@ def test_the_feature_loss_is_the_distance_of_the_implied_clean_frames(monkeypatc
     gradient = torch.autograd.grad(terms["features"], model.denoiser.unet.conv_out.weight)[0]
     assert gradient.abs().sum() > 0
     assert not any("perceptual" in name for name in model.state_dict())
+
+
+def test_the_huber_loss_takes_the_place_of_the_squared_error_which_is_told_as_before():
+    plain, robust = (make_model(diffusion={"huber_width": width}).losses(video(), step()) for width in (0.0, 0.1))
+    assert "huber" not in plain
+    torch.testing.assert_close(robust["simple"], plain["simple"])
+    torch.testing.assert_close(robust["total"] - robust["huber"], plain["total"] - plain["simple"])
+    assert 0 < robust["huber"] < robust["simple"]
 
 
 def test_the_feature_loss_needs_weights_where_none_come_with_it():

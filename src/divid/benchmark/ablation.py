@@ -73,13 +73,14 @@ _INVARIANCES: tuple[tuple[str, str, str, float], ...] = (
 )
 """As `_LEVERS`."""
 
+_HUBER = ("huber", "loss that grows linearly from an error of", "model.diffusion.huber_width", 0.1)
 _PROPORTIONS = (
     "motion-augmentation-proportions",
     "proportions among what is augmented",
     "model.tokens.motion_augmentation_proportions",
     1.0,
 )
-"""As one of `_LEVERS`."""
+"""As two of `_LEVERS`."""
 
 _PRICES: Mapping[str, Mapping[str, float]] = {"rate": {"model.bottleneck.beta": 6e-6, "model.bottleneck.static_share": 0.25}}
 """What a kind of bottleneck needs beside its name where the recipe has none: at the default `beta` bits are far too dear."""
@@ -101,7 +102,7 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
         raise ConfigError(f"the recipe trains {recipe.method!r}, and the biases are those of 'divid': give a recipe of that")
     flat = flatten(recipe)
     made = [_switch(flat, name, title, key) for name, title, key in _SWITCHES if not _is_impossible(flat, key)]
-    made += [*_conditioning(flat), *_static_sources(flat), *_bottlenecks(flat), _timestep_shift(flat)]
+    made += [*_conditioning(flat), *_static_sources(flat), *_bottlenecks(flat), _timestep_shift(flat), _strength(flat, *_HUBER)]
     made += [_strength(flat, *lever) for lever in _LEVERS]
     made += [*_seen_differently(flat), *_of_the_canvas(flat), *_late_levers(flat)]
     weight = "model.tokens.orthogonality_weight"

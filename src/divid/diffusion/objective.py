@@ -25,6 +25,25 @@ def simple_loss(prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:
     return functional.mse_loss(prediction.float(), target.float())
 
 
+def pseudo_huber_loss(prediction: Tensor, target: Tensor, width: float) -> Float[Tensor, ""]:
+    """Give 2 c (sqrt(r^2 + c^2) - c) of the prediction's errors r, averaged, in float32: r^2 where small, 2 c |r| where large.
+
+    Where tokens and noisy frame do not tell exactly where an edge lies, the squared error asks for the mean of all its places,
+    which is a blurred and broader edge; this asks for something nearer to the median, which is a sharp one.
+
+    Args:
+        prediction: The network's output.
+        target: eps or v.
+        width: c, above 0, in the target's units: of v, frames in [-1, 1].
+
+    Source:
+        Charbonnier et al. (1994); in diffusion Song and Dhariwal, "Improved Techniques for Training Consistency Models" (2024).
+        Not in the paper, whose eq. (3) is the squared error.
+    """
+    error = prediction.float() - target.float()
+    return (2 * width * ((error.square() + width**2).sqrt() - width)).mean()
+
+
 def orthogonality_loss(static: StaticToken, dynamic: DynamicTokens) -> Float[Tensor, ""]:
     """Penalise what static and dynamic tokens have in common.
 

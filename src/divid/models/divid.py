@@ -21,6 +21,7 @@ from divid.diffusion.objective import (
     decorrelation_loss,
     from_all_processes,
     orthogonality_loss,
+    pseudo_huber_loss,
     simple_loss,
     token_distance,
 )
@@ -207,11 +208,14 @@ class DividModel(SequenceModel):
         target = prediction_target(x_0, noise, abar_t, diffusion.prediction_type)
         x_t = add_noise(x_0, noise, abar_t)
         prediction = self._train_denoiser(x_t.flatten(0, 1), t.flatten(), static.flatten(0, 1), dynamic.flatten(0, 1))
-        terms["simple"] = simple_loss(prediction.unflatten(0, (batch, count)), target)
+        predicted = prediction.unflatten(0, (batch, count))
+        terms["simple"] = simple_loss(predicted, target)
+        if diffusion.huber_width:
+            terms["huber"] = pseudo_huber_loss(predicted, target, diffusion.huber_width)
         if self.options.feature_loss.network != "none":
-            terms["features"] = self._feature_loss(x_t, prediction.unflatten(0, (batch, count)), x_0, abar_t)
+            terms["features"] = self._feature_loss(x_t, predicted, x_0, abar_t)
         terms["orthogonality"] = self._orthogonality(codes)
-        total = terms["simple"] + self.options.tokens.orthogonality_weight * terms["orthogonality"]
+        total = terms.get("huber", terms["simple"]) + self.options.tokens.orthogonality_weight * terms["orthogonality"]
         if "features" in terms:
             total = total + self.options.feature_loss.weight * terms["features"]
         if "bottleneck" in terms:

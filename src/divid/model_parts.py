@@ -222,6 +222,8 @@ class DiffusionConfig:
             drawn 3 times as often as in an even draw, the cleanest frames a third as often; 1 (paper): even.
         huber_width: Error from which the loss grows linearly and no longer with its square, in units of the frames' [-1, 1], so
             that what is uncertain comes out sharp and not blurred; 0 (paper): the squared error of eq. (3).
+        huber_start: Share of the training before that, by the squared error: what is small and moves has to be drawn before it
+            can be drawn sharp, and its median is nothing at first.
         shared_training: One noise draw and one t for all frames of a clip in training (preset; paper on). Off: one draw a frame.
         shared_sampling: One start noise, and one noise each ancestral step, for all frames of a clip in sampling (paper on).
         scale_input: Scale x_t, before the network sees it, by how much of it is signal (default: with v_prediction; not possible
@@ -233,6 +235,7 @@ class DiffusionConfig:
     num_train_timesteps: int = 1000
     timestep_shift: float = 1.0
     huber_width: float = 0.0
+    huber_start: float = 0.0
     shared_training: bool | None = None
     shared_sampling: bool = True
     scale_input: bool | None = None

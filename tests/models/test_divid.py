@@ -643,6 +643,13 @@ def test_the_huber_loss_takes_the_place_of_the_squared_error_which_is_told_as_be
     assert 0 < robust["huber"] < robust["simple"]
 
 
+@pytest.mark.parametrize(("number", "is_robust"), [(39, False), (40, True), (-1, True)])
+def test_the_huber_loss_begins_after_its_share_of_the_training(number, is_robust):
+    diffusion = dataclasses.replace(SMALL.diffusion, huber_width=0.1, huber_start=0.4)
+    model = DividModel(dataclasses.replace(SMALL, num_train_steps=100, diffusion=diffusion))
+    assert ("huber" in model.losses(video(), step(number=number))) == is_robust
+
+
 def test_the_feature_loss_needs_weights_where_none_come_with_it():
     with pytest.raises(ConfigError, match=r"model\.feature_loss\.weights_file is empty"):
         make_model(feature_loss={"network": "vgg16"})

@@ -210,7 +210,7 @@ class DividModel(SequenceModel):
         prediction = self._train_denoiser(x_t.flatten(0, 1), t.flatten(), static.flatten(0, 1), dynamic.flatten(0, 1))
         predicted = prediction.unflatten(0, (batch, count))
         terms["simple"] = simple_loss(predicted, target)
-        if diffusion.huber_width:
+        if diffusion.huber_width and not self._is_before(diffusion.huber_start, randomness):
             terms["huber"] = pseudo_huber_loss(predicted, target, diffusion.huber_width)
         if self.options.feature_loss.network != "none":
             terms["features"] = self._feature_loss(x_t, predicted, x_0, abar_t)

@@ -44,6 +44,15 @@ def test_tests_mirror_the_source(repository):
     assert missing == []
 
 
+def test_all_tracked_files_together_stay_small(repository):
+    if not (repository / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=repository, check=True, capture_output=True, text=True).stdout
+    paths = [repository / name for name in listed.split("\0") if name]
+    size = sum(path.stat().st_size for path in paths if path.is_file())
+    assert 2**20 < size < 32 * 2**20, "shrink pictures: .venv/bin/python scripts/shrink_pictures.py docs/results/images/*.png"
+
+
 def test_every_constraint_is_a_pin(repository):
     lines = [line for line in (repository / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
     assert [line for line in lines if "==" not in line or "+" in line] == []

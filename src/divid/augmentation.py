@@ -148,7 +148,7 @@ def _resize_parts(places: Float[Tensor, "batch h w"], sizes: Float[Tensor, "batc
     edges = functional.pad(ends, (1, 0), value=-1.0)
     number = sizes.shape[1]
     position = ((places.clamp(-1, 1) + 1) / 2 * number).flatten(1)
-    part = position.detach().floor().clamp(0, number - 1).long()
+    part = position.floor().clamp(0, number - 1).long()
     before, after = edges.gather(1, part), edges.gather(1, part + 1)
     inside = (before + (position - part) * (after - before)).view_as(places)
     return torch.where(places.abs() > 1, places, inside)

@@ -234,8 +234,8 @@ def _seen_differently(flat: Mapping[str, Any]) -> list[Variant]:
         if flat["model.tokens.motion_augmentation"] and flat[key]:
             made.append(_without(f"motion-augmentation-{what}", f"{title} among what is augmented", flat, {key: 0.0}))
     if flat["model.tokens.motion_augmentation"]:
-        key, title = "model.tokens.motion_augmentation_target", "what is asked for, moved along"
         made.append(_strength(flat, *_PROPORTIONS))
+        key, title = "model.tokens.motion_augmentation_target", "what is asked for, moved along"
         full, other = flat[key], "sideways" if flat[key] == "unmoved" else "unmoved"
         made.append(Variant("motion-augmentation-target", title, full == "unmoved", full, other, {key: other}))
     return made

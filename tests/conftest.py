@@ -9,8 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,8 @@ if os.environ.get("DIVID_TYPECHECK", "1") != "0":
 import numpy as np
 import pytest
 import torch
+
+from warm_processes import WarmProcess
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
@@ -90,20 +90,19 @@ def feature_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def start_process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start processes as `subprocess.Popen` does, one thread each; those still alive when the test ends are killed."""
+def start_process() -> Iterator[Callable[..., WarmProcess]]:
+    """Start Python scripts as processes of their own, one thread each; those still alive when the test ends are killed."""
     processes = []
 
-    def start(command: Sequence[object], environment: Mapping[str, str], **options: Any) -> subprocess.Popen[str]:
+    def start(command: Sequence[object], environment: Mapping[str, str], **options: Any) -> WarmProcess:
         settings = os.environ | {"OMP_NUM_THREADS": "1", **environment}
-        process = subprocess.Popen([sys.executable, *map(str, command)], env=settings, text=True, **options)
+        process = WarmProcess([str(word) for word in command], settings, **options)
         processes.append(process)
         return process
 
     yield start
     for process in processes:
-        if process.poll() is None:
-            process.kill()
+        process.kill()
         process.communicate()
 
 

@@ -44,10 +44,10 @@ def start(data, tmp_path, start_process):
     """Start `divid train` on the tiny clips as a process of its own."""
     numbers = itertools.count()
 
-    def run(recipe, out, *words, delay=0.0):
+    def run(recipe, out, *words, delay=0.0, **environment):
         file = tmp_path / f"recipe-{next(numbers)}.yaml"
         file.write_text(dump_recipe(recipe))
         command = [TINY, "--config", file, "--data", data, "--out", out, "--device", "cpu", *words]
-        return start_process(command, {"TINY_DELAY": str(delay)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return start_process(command, {"TINY_DELAY": str(delay), **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     return run

@@ -1,14 +1,12 @@
 """Processes that need not import PyTorch and Lightning once more, which takes longer than most of what tests ask of them.
 
-A server imports both once and forks a process for every command, so that each is as fresh as one that was started anew. The other
-processes of a training on several devices come from it, too, unless COLD_RANKS is set: then Lightning starts them in its own way.
+A server imports both once and forks a process for every command, so that each is as fresh as one that was started anew. The second
+process of a training with `--devices 2` is forked too, unless COLD_RANKS is set: then Lightning starts it in its own way.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
-import json
 import multiprocessing
 import os
 import runpy
@@ -17,9 +15,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import traceback
 import weakref
 from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO
@@ -30,7 +29,28 @@ IMPORTED_ONCE = [
 ]  # fmt: skip
 
 
-class WarmProcess:
+class ForkedProcess:
+    """What `subprocess.Popen` has and `multiprocessing.Process` calls otherwise.
+
+    Args:
+        process: It, started.
+    """
+
+    def __init__(self, process: BaseProcess) -> None:
+        assert process.pid is not None
+        self._process, self.pid = process, process.pid
+
+    def poll(self) -> int | None:
+        """Give its exit code, or None while it runs."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+class WarmProcess(ForkedProcess):
     """A Python script in a process of its own, used as a `subprocess.Popen` is.
 
     Args:
@@ -57,14 +77,14 @@ class WarmProcess:
         err = own if isinstance(stderr, int) else stderr.name
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(IMPORTED_ONCE)
-        self._process = context.Process(target=_run, args=(list(command), dict(environment), out, err))
-        self._process.start()
-        assert self._process.pid is not None
-        self.pid = self._process.pid
+        process = context.Process(target=_run, args=(list(command), dict(environment), out, err))
+        process.start()
+        super().__init__(process)
 
-    def poll(self) -> int | None:
-        """Give its exit code, or None while it runs."""
-        return self._process.exitcode
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        return self.poll()
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait until it has ended.
@@ -77,11 +97,6 @@ class WarmProcess:
             raise subprocess.TimeoutExpired("a warm process", timeout or 0.0)
         return self._process.exitcode
 
-    @property
-    def returncode(self) -> int | None:
-        """Its exit code, or None while it runs."""
-        return self.poll()
-
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait until it has ended, and give what it wrote.
 
@@ -92,11 +107,6 @@ class WarmProcess:
         out, err = (log.read_text() for log in self._logs)
         return out, err
 
-    def send_signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
     def kill(self) -> None:
         """End it at once."""
         self.send_signal(signal.SIGKILL)
@@ -106,41 +116,24 @@ class _Second:
     """The second process of a training, forked while the first is as the server left it; it waits to be told to begin."""
 
     def __init__(self, out: str, err: str) -> None:
-        reading, self._writing = os.pipe()
-        self.returncode: int | None = None
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(self._writing)
-            told = b"".join(iter(lambda: os.read(reading, 65536), b""))
-            code = 0
-            try:
-                if told:
-                    command, environment = json.loads(told)
-                    _run(command, environment, out, err)
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 1
-            except BaseException:
-                traceback.print_exc()
-                code = 1
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        os.close(reading)
+        told, self._tell = multiprocessing.Pipe(duplex=False)
+        self._process = multiprocessing.get_context("fork").Process(target=self._wait, args=(told, out, err))
+        self._process.start()
 
-    def begin(self, command: list[str], env: Mapping[str, str], cwd: None) -> _Second:
-        os.write(self._writing, json.dumps([command[1:], dict(env)]).encode())
-        os.close(self._writing)
-        return self
+    def _wait(self, told: Connection, out: str, err: str) -> None:
+        self._tell.close()
+        try:
+            command, environment = told.recv()
+        except EOFError:  # the first has ended and needed no second
+            return
+        _run(command, environment, out, err)
 
-    def poll(self) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
-        return self.returncode
+    def begin(self, command: list[str], env: Mapping[str, str], cwd: None) -> ForkedProcess:
+        self._tell.send((command[1:], dict(env)))
+        return ForkedProcess(self._process)
 
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
+    def close(self) -> None:
+        self._tell.close()
 
 
 def _run(command: list[str], environment: dict[str, str], out: str, err: str) -> None:
@@ -155,8 +148,8 @@ def _run(command: list[str], environment: dict[str, str], out: str, err: str) ->
         os.dup2(file, number)
         os.close(file)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):
-            stream.reconfigure(line_buffering=True)
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    second = None
     if "--devices" in command and "LOCAL_RANK" not in environment and "COLD_RANKS" not in environment:
         second = _Second(out, err)
         subprocess_script.subprocess = SimpleNamespace(Popen=second.begin)  # type: ignore[assignment]
@@ -167,4 +160,6 @@ def _run(command: list[str], environment: dict[str, str], out: str, err: str) ->
     try:
         runpy.run_path(command[0], run_name="__main__")
     finally:
+        if second:
+            second.close()
         atexit._run_exitfuncs()

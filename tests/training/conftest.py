@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 import sys
 from pathlib import Path
 
@@ -48,6 +47,6 @@ def start(data, tmp_path, start_process):
         file = tmp_path / f"recipe-{next(numbers)}.yaml"
         file.write_text(dump_recipe(recipe))
         command = [TINY, "--config", file, "--data", data, "--out", out, "--device", "cpu", *words]
-        return start_process(command, {"TINY_DELAY": str(delay), **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return start_process(command, {"TINY_DELAY": str(delay), **environment})
 
     return run

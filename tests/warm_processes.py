@@ -1,7 +1,7 @@
 """Processes that need not import PyTorch and Lightning once more, which takes longer than most of what tests ask of them.
 
-A server imports both once and forks a process for every command, so that each is as fresh as one that was started anew. The second
-process of a training with `--devices 2` is forked too, unless COLD_RANKS is set: then Lightning starts it in its own way.
+A server imports both once and forks a process for every command, so that each is as fresh as one that was started anew. The
+second process of a training with `--devices 2` is forked too, unless COLD_RANKS is set: then Lightning starts it in its own way.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import torch
 
 from bench.measuring import Effort, Measured, Peaks
 from bench.rows import Row
+from divid.allocator import keep_freed_memory
 from divid.config import ModelConfig, Precision, Recipe, TrainingConfig
 from divid.data.module import ClipDataModule
 from divid.errors import ConfigError
@@ -172,6 +173,7 @@ class Bench:
             precision: `fp32` or `bf16`.
             recipe: Another recipe than the bench's own.
         """
+        keep_freed_memory()
         model = channels_last(self.new_model(recipe).eval())
         return model.to(torch.bfloat16) if precision == "bf16" else model
 

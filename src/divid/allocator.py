@@ -16,8 +16,8 @@ USERS_SETTINGS = ("GLIBC_TUNABLES", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRES
 def keep_freed_memory() -> bool:
     """Let freed feature maps be used again, and not go back to the kernel one by one.
 
-    By default every large tensor is mapped anew, and each of its pages faults and is cleared at the first write: a fifth to a quarter of a
-    pass on a CPU. No result changes; up to `KEPT_BYTES` more stay with the process until it ends. Asked twice, it does no more.
+    By default every large tensor is mapped anew, and each of its pages faults and is cleared at the first write: 5 to 20 % of
+    a pass on a CPU. No result changes; up to `KEPT_BYTES` stay with the process until it ends. Asked twice, it does no more.
 
     Returns:
         Whether it was done. Not with another C library than glibc, nor where the user has set the allocator (`USERS_SETTINGS`).

@@ -415,8 +415,8 @@ def _validate_model(model: ModelConfig) -> None:
     check_range("model.tokens.motion_augmentation", tokens.motion_augmentation, 0, 3)
     for what in ("colours", "sideways", "upwards", "proportions"):
         check_range(f"model.tokens.motion_augmentation_{what}", getattr(tokens, f"motion_augmentation_{what}"), 0, 10)
-    check_range("model.tokens.motion_augmentation_start", tokens.motion_augmentation_start, 0, 1)
-    check_range("model.tokens.motion_augmentation_ramp", tokens.motion_augmentation_ramp, 0, 1)
+    for what in ("start", "ramp", "proportions_start"):
+        check_range(f"model.tokens.motion_augmentation_{what}", getattr(tokens, f"motion_augmentation_{what}"), 0, 1)
     _check_rise(tokens)
     check_range("model.tokens.static_flip", tokens.static_flip, 0, 1)
     check_range("model.tokens.back_translation", tokens.back_translation, 0, 1)

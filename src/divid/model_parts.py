@@ -75,6 +75,8 @@ class TokenConfig:
         motion_augmentation_upwards: Strength of its shift up or down, as such a factor.
         motion_augmentation_proportions: Strength of its change of proportions (parts of the frame's height and width grow at the
             expense of others), as such a factor.
+        motion_augmentation_proportions_start: Share of the training before which proportions stay as they are, however early
+            augmentation itself begins; from then on their change has that factor at once.
         motion_augmentation_target: What the denoiser is asked for then: the clip `unmoved` (the static token tells where things
             are), or shifted as the one that the dynamic tokens see, `sideways` alone or `moved` upwards and downwards too (these
             tell where things are).
@@ -108,6 +110,7 @@ class TokenConfig:
     motion_augmentation_sideways: float = 1.0
     motion_augmentation_upwards: float = 1.0
     motion_augmentation_proportions: float = 0.0
+    motion_augmentation_proportions_start: float = 0.0
     motion_augmentation_target: AugmentationTarget = "unmoved"
     motion_augmentation_start: float = 0.0
     motion_augmentation_ramp: float = 0.0

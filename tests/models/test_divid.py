@@ -449,6 +449,17 @@ def test_motion_augmentation_rises_over_its_ramp_and_is_whole_for_held_out_clips
     assert seen == ([] if strength is None else [pytest.approx(strength)])
 
 
+@pytest.mark.parametrize(("number", "factor"), [(39, 0.0), (59, 0.0), (60, 0.5), (99, 0.5), (-1, 0.5)])
+def test_proportions_change_after_their_share_of_the_training_only(number, factor, monkeypatch):
+    late = {"motion_augmentation_proportions": 0.5, "motion_augmentation_proportions_start": 0.6}
+    tokens = dataclasses.replace(SMALL.tokens, motion_augmentation=1.0, **late)
+    model = DividModel(dataclasses.replace(SMALL, num_train_steps=100, tokens=tokens))
+    seen = []
+    monkeypatch.setattr("divid.models.divid.augment_appearance", lambda clips, *_, **options: seen.append(options) or clips)
+    model.losses(video(), step(number=number))
+    assert [options["proportions"] for options in seen] == [factor]
+
+
 @pytest.mark.parametrize("colours", [0.0, 1.0])
 def test_motion_augmentation_changes_colours_as_strongly_as_it_is_told(colours, monkeypatch):
     model = make_model(tokens={"motion_augmentation": 1.0, "motion_augmentation_colours": colours})
@@ -495,6 +506,8 @@ def test_motion_augmentation_has_a_range():
         make_model(tokens={"motion_augmentation_start": 2.0})
     with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_ramp is 2"):
         make_model(tokens={"motion_augmentation_ramp": 2.0})
+    with pytest.raises(ConfigError, match=r"model\.tokens\.motion_augmentation_proportions_start is 2"):
+        make_model(tokens={"motion_augmentation_proportions_start": 2.0})
 
 
 def make_translating(share=1.0, **model):

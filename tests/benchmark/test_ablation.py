@@ -110,7 +110,8 @@ def test_late_levers_and_the_maps_source_are_biases_where_the_recipe_has_them():
     assert dict(both["motion-augmentation-ramp"].overrides) == {"model.tokens.motion_augmentation_ramp": 0.0}
     assert "back-translation-start" not in both  # the lever itself is off
     key = "model.tokens.motion_augmentation_proportions"
-    assert "motion-augmentation-proportions-start" not in variants_of(load_recipe("paper", {**late, f"{key}_start": 0.5}).resolve())
+    no_parts = variants_of(load_recipe("paper", {**late, f"{key}_start": 0.5}).resolve())
+    assert "motion-augmentation-proportions-start" not in no_parts
     late_parts = variants_of(load_recipe("paper", {**late, key: 1.0, f"{key}_start": 0.5}).resolve())
     assert dict(late_parts["motion-augmentation-proportions-start"].overrides) == {f"{key}_start": 0.0}
     assert "canvas-source" not in variants_of(load_recipe("paper").resolve())

@@ -235,9 +235,9 @@ def _seen_differently(flat: Mapping[str, Any]) -> list[Variant]:
             made.append(_without(f"motion-augmentation-{what}", f"{title} among what is augmented", flat, {key: 0.0}))
     if flat["model.tokens.motion_augmentation"]:
         made.append(_strength(flat, *_PROPORTIONS))
-        start = "model.tokens.motion_augmentation_proportions_start"
+        name, start = f"{_PROPORTIONS[0]}-start", f"{_PROPORTIONS[2]}_start"
         if flat[_PROPORTIONS[2]] and flat[start]:
-            made.append(_without("motion-augmentation-proportions-start", "share of the training before them", flat, {start: 0.0}))
+            made.append(_without(name, "share of the training before them", flat, {start: 0.0}))
         key, title = "model.tokens.motion_augmentation_target", "what is asked for, moved along"
         full, other = flat[key], "sideways" if flat[key] == "unmoved" else "unmoved"
         made.append(Variant("motion-augmentation-target", title, full == "unmoved", full, other, {key: other}))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-LATE_LEVERS = ("motion_augmentation", "back_translation")
+LATE_LEVERS = ("motion_augmentation", "motion_augmentation_proportions", "back_translation")
 """Fields of `TokenConfig` that a field `..._start` lets begin late in the training."""
 
 StaticSource = Literal["first", "random", "average", "whole"]
@@ -120,14 +120,12 @@ class TokenConfig:
     dynamic_invariance: float = 0.0
     static_invariance: float = 0.0
 
-    def first_step(self, lever: str, num_train_steps: int) -> float:
-        """Give the step from which on one of the `LATE_LEVERS` acts.
-
-        Args:
-            lever: Which.
-            num_train_steps: Steps of the whole training; 0: unknown, it acts from the beginning.
-        """
-        return getattr(self, f"{lever}_start") * num_train_steps
+    def late_starts(self) -> dict[str, float]:
+        """Give those of the `LATE_LEVERS` that are on, and the share of the training after which each begins."""
+        starts = {lever: getattr(self, f"{lever}_start") for lever in LATE_LEVERS if getattr(self, lever)}
+        if not self.motion_augmentation:
+            starts.pop("motion_augmentation_proportions", None)  # a part of it
+        return starts
 
 
 @dataclass

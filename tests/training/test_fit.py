@@ -195,6 +195,8 @@ def test_levers_that_the_time_limit_kept_from_beginning_are_named(data, tmp_path
     levers = {
         "motion_augmentation": 0.5,
         "motion_augmentation_start": 0.45,
+        "motion_augmentation_proportions": 1.0,
+        "motion_augmentation_proportions_start": 0.9,
         "back_translation": 0.5,
         "back_translation_start": 0.0,
     }
@@ -204,8 +206,8 @@ def test_levers_that_the_time_limit_kept_from_beginning_are_named(data, tmp_path
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="divid"):
             train(recipe, [data], tmp_path / str(minutes), device="cpu", progress=False)
-        text = "time was up after 1 steps and model.tokens.motion_augmentation begins at step 6"
-        assert (text in caplog.text) == (minutes > 0)
+        for what in ("motion_augmentation begins at step 6", "motion_augmentation_proportions begins at step 11"):
+            assert (f"time was up after 1 steps and model.tokens.{what}" in caplog.text) == (minutes > 0)
         assert "model.tokens.back_translation begins" not in caplog.text
 
 

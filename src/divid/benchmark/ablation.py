@@ -11,7 +11,7 @@ from typing import Any, get_args
 from divid.benchmark.plan import SAMPLING_SWITCH, EvaluationOptions, JudgeOptions, Plan, plan_from_dict
 from divid.config import Recipe
 from divid.errors import ConfigError, nearest
-from divid.model_parts import LATE_LEVERS, CanvasSource, Conditioning, StaticSource
+from divid.model_parts import CanvasSource, Conditioning, StaticSource, TokenConfig
 from divid.recipes import flatten, load_recipe
 
 logger = logging.getLogger("divid")
@@ -104,7 +104,7 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
     made = [_switch(flat, name, title, key) for name, title, key in _SWITCHES if not _is_impossible(flat, key)]
     made += [*_conditioning(flat), *_static_sources(flat), *_bottlenecks(flat), _timestep_shift(flat), _strength(flat, *_HUBER)]
     made += [_strength(flat, *lever) for lever in _LEVERS]
-    made += [*_seen_differently(flat), *_of_the_canvas(flat), *_late_levers(flat)]
+    made += [*_seen_differently(flat), *_of_the_canvas(flat), *_late_levers(flat, recipe.model.tokens)]
     weight = "model.tokens.orthogonality_weight"
     if flat[weight]:
         made.append(_without("orthogonality", "orthogonality of the two tokens", flat, {weight: 0.0}))
@@ -226,7 +226,7 @@ def _bottlenecks(flat: Mapping[str, Any]) -> list[Variant]:
 
 def _seen_differently(flat: Mapping[str, Any]) -> list[Variant]:
     """Give what means something only where training shows the encoder a clip otherwise than it is."""
-    if not any(flat[f"model.tokens.{lever}"] for lever in LATE_LEVERS):
+    if not flat["model.tokens.motion_augmentation"] and not flat["model.tokens.back_translation"]:
         return []
     made = [_strength(flat, *lever) for lever in _INVARIANCES]
     for what, title in (("colours", "colours"), ("sideways", "the place, sideways,"), ("upwards", "the place, up and down,")):
@@ -235,9 +235,6 @@ def _seen_differently(flat: Mapping[str, Any]) -> list[Variant]:
             made.append(_without(f"motion-augmentation-{what}", f"{title} among what is augmented", flat, {key: 0.0}))
     if flat["model.tokens.motion_augmentation"]:
         made.append(_strength(flat, *_PROPORTIONS))
-        name, start = f"{_PROPORTIONS[0]}-start", f"{_PROPORTIONS[2]}_start"
-        if flat[_PROPORTIONS[2]] and flat[start]:
-            made.append(_without(name, "share of the training before them", flat, {start: 0.0}))
         key, title = "model.tokens.motion_augmentation_target", "what is asked for, moved along"
         full, other = flat[key], "sideways" if flat[key] == "unmoved" else "unmoved"
         made.append(Variant("motion-augmentation-target", title, full == "unmoved", full, other, {key: other}))
@@ -251,15 +248,15 @@ def _timestep_shift(flat: Mapping[str, Any]) -> Variant:
     return Variant(name, title, full == EVEN_DRAW, f"{full:g}", f"{other:g}", {key: other})
 
 
-def _late_levers(flat: Mapping[str, Any]) -> list[Variant]:
+def _late_levers(flat: Mapping[str, Any], tokens: TokenConfig) -> list[Variant]:
     """Give those levers that begin late in the full recipe, begun with the training."""
     found = []
-    for lever in LATE_LEVERS:
-        key, name = f"model.tokens.{lever}_start", lever.replace("_", "-")
-        if flat[f"model.tokens.{lever}"] and flat[key]:
-            found.append(_without(f"{name}-start", f"share of the training before {name}", flat, {key: 0.0}))
+    for lever, start in tokens.late_starts().items():
+        name = lever.replace("_", "-")
+        if start:
+            found.append(_without(f"{name}-start", f"share of the training before {name}", flat, {f"model.tokens.{lever}_start": 0.0}))
     ramp = "model.tokens.motion_augmentation_ramp"
-    if flat["model.tokens.motion_augmentation"] and flat[ramp]:
+    if tokens.motion_augmentation and flat[ramp]:
         found.append(_without("motion-augmentation-ramp", "share of the training over which it rises", flat, {ramp: 0.0}))
     return found
 

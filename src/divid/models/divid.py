@@ -262,7 +262,6 @@ class DividModel(SequenceModel):
         if flip:
             is_flipped = to_device(randomness.uniform("static flip") < flip, video.device)
             unchanged = _choose(is_flipped, unchanged.flip(-1), unchanged)
-        is_too_soon = self._is_before(options.motion_augmentation_proportions_start, randomness)
         moving = augment_appearance(
             moving,
             randomness,
@@ -270,7 +269,7 @@ class DividModel(SequenceModel):
             colours=options.motion_augmentation_colours,
             sideways=options.motion_augmentation_sideways,
             upwards=options.motion_augmentation_upwards,
-            proportions=0.0 if is_too_soon else options.motion_augmentation_proportions,
+            proportions=self._strength_now("motion_augmentation_proportions", randomness),
             whole_pixels=options.motion_augmentation_target != "unmoved",
         )
         weights = {"dynamic": options.dynamic_invariance, "static": options.static_invariance}

@@ -27,7 +27,7 @@ from divid.distillation.options import ConsistencyConfig
 from divid.errors import ConfigError, DatasetError, TrainingStopped, nearest
 from divid.export import load_model, resolve_model, save_model
 from divid.methods import METHODS
-from divid.model_parts import LATE_LEVERS, TokenConfig
+from divid.model_parts import TokenConfig
 from divid.models.layout import channels_last
 from divid.models.sequence_model import SequenceModel
 from divid.precision import warn_of_emulation
@@ -327,9 +327,9 @@ def _warn_of_levers_that_never_began(recipe: Recipe, step: int) -> None:
     tokens = getattr(recipe.model, "tokens", None)
     if not isinstance(tokens, TokenConfig):
         return
-    for lever in LATE_LEVERS:
-        first = tokens.first_step(lever, recipe.training.num_steps)
-        if getattr(tokens, lever) and step < first:
+    for lever, start in tokens.late_starts().items():
+        first = start * recipe.training.num_steps
+        if step < first:
             logger.warning(
                 "time was up after %d steps and model.tokens.%s begins at step %d: swaps will be poor; set training.num_steps "
                 "to what the time allows, or training.fit_minutes instead of training.max_minutes",

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from divid.config import Precision, Recipe
 from divid.data.module import ClipBatch
 from divid.errors import ConfigError, first_line
-from divid.model_parts import LATE_LEVERS, TokenConfig
+from divid.model_parts import TokenConfig
 from divid.precision import autocast, has_bf16_units
 from divid.recipes import dump_recipe
 from divid.training.module import make_optimizer, training_losses
@@ -171,7 +171,7 @@ def seconds_a_step(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: fl
     options, tokens = recipe.training, getattr(recipe.model, "tokens", None)
     shares = {0.0}
     if isinstance(tokens, TokenConfig):
-        shares |= {tokens.first_step(lever, 1) for lever in LATE_LEVERS if getattr(tokens, lever)}
+        shares |= set(tokens.late_starts().values())
     starts = sorted(share for share in shares if share < 1)
     seconds = optimizer_step(model, recipe)
     for start, end in zip(starts, [*starts[1:], 1.0], strict=True):

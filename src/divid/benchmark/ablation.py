@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from divid.benchmark.plan import SAMPLING_SWITCH, EvaluationOptions, JudgeOptions, Plan, plan_from_dict
-from divid.config import Recipe
+from divid.config import ModelConfig, Recipe
 from divid.errors import ConfigError, nearest
 from divid.model_parts import CanvasSource, Conditioning, StaticSource, TokenConfig
 from divid.recipes import flatten, load_recipe
@@ -98,7 +98,7 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
     Raises:
         ConfigError: It trains another method.
     """
-    if recipe.method != "divid":
+    if recipe.method != "divid" or not isinstance(recipe.model, ModelConfig):
         raise ConfigError(f"the recipe trains {recipe.method!r}, and the biases are those of 'divid': give a recipe of that")
     flat = flatten(recipe)
     made = [_switch(flat, name, title, key) for name, title, key in _SWITCHES if not _is_impossible(flat, key)]
@@ -252,9 +252,9 @@ def _late_levers(flat: Mapping[str, Any], tokens: TokenConfig) -> list[Variant]:
     """Give those levers that begin late in the full recipe, begun with the training."""
     found = []
     for lever, start in tokens.late_starts().items():
-        name = lever.replace("_", "-")
+        name, key = lever.replace("_", "-"), f"model.tokens.{lever}_start"
         if start:
-            found.append(_without(f"{name}-start", f"share of the training before {name}", flat, {f"model.tokens.{lever}_start": 0.0}))
+            found.append(_without(f"{name}-start", f"share of the training before {name}", flat, {key: 0.0}))
     ramp = "model.tokens.motion_augmentation_ramp"
     if tokens.motion_augmentation and flat[ramp]:
         found.append(_without("motion-augmentation-ramp", "share of the training over which it rises", flat, {ramp: 0.0}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from bench.workload import Bench
 from divid.recipes import flatten
 
 COLUMNS = ("what", "precision", "time", "ratio", "GFLOP", "of peak", "peak MiB", "runs", "note")
+QUICK_WARNING = "--quick: a toy model and a few runs each, which show that every part works; no figure means anything"
 SCHEMA = 1
 """Number of the JSON's form."""
 
@@ -70,15 +72,20 @@ class Results:
 
     def text(self) -> str:
         """Give the table for the screen."""
-        lines = [describe_machine(self.machine), describe_peaks(self.peaks)]
+        lines = [describe_machine(self.machine), describe_peaks(self.peaks), *self._warning()]
         for part in dict.fromkeys(row.part for row in self.rows):
             lines += ["", *_aligned([(part, *COLUMNS[1:]), *(cells(row) for row in self.rows if row.part == part)])]
         lines += [f"bench: {failure.part} failed: {failure.reason}" for failure in self.failures]
         return "\n".join(lines)
 
+    def _warning(self) -> list[str]:
+        return [QUICK_WARNING] if self.machine["is_quick"] else []
+
     def markdown(self) -> str:
         """Give the tables as Markdown."""
         lines = ["# Speed", "", describe_machine(self.machine), "", describe_peaks(self.peaks)]
+        lines += [f"\n**{warning}**" for warning in self._warning()]
+        lines += ["", f"`{self.machine['command']}`"]
         for part in dict.fromkeys(row.part for row in self.rows):
             lines += ["", f"## {part}", "", _marked(COLUMNS), _marked(["---"] * len(COLUMNS))]
             lines += [_marked(cells(row)) for row in self.rows if row.part == part]
@@ -148,6 +155,7 @@ def look_at_machine(bench: Bench) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "commit": _commit(),
+        "command": shlex.join(["python", "-m", "bench", *bench.arguments]),
         "is_quick": bench.is_quick,
         "seconds_a_figure": bench.effort.seconds,
     }

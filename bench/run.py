@@ -1,4 +1,4 @@
-"""The command: options in, one table out."""
+"""Measure training, sampling, data, encoding and whole swaps, each beside its reference, as shares of what the machine can do."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         with tempfile.TemporaryDirectory(prefix="divid-bench-") as folder:
-            bench = make_bench(args, Path(folder))
+            bench = replace(make_bench(args, Path(folder)), arguments=tuple(sys.argv[1:] if arguments is None else arguments))
             results = run_parts(bench, chosen_parts(args.only, bench))
     except DividError as error:
         print(f"bench: error: {error}", file=sys.stderr)
@@ -80,8 +80,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image-size", type=int, default=None, help="side of the model's frames in pixels (default: the model's own)"
     )
-    parser.add_argument("--quick", action="store_true", help="a toy model and a few runs each: shows that every part works")
-    parser.add_argument("--out", default="bench-out", metavar="FOLDER", help="folder for speed.json, speed.md and profile.txt")
+    parser.add_argument("--quick", action="store_true", help="a toy model, in minutes: all parts work; no figure means anything")
+    parser.add_argument(
+        "--out", default="bench-out", metavar="FOLDER", help="folder for speed.json, speed.md, profile.txt (default: bench-out)"
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute")
     parser.add_argument("--precision", default="auto", choices=get_args(Precision), help="of training (auto: as divid train)")
     parser.add_argument(
@@ -92,11 +94,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, default=None, help="threads of PyTorch on a CPU (default: its own choice)")
     parser.add_argument("--batch", type=int, default=None, help="clips a step (default: the recipe's; preset: 4, on a GPU 64)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time for one figure")
-    parser.add_argument("--reference-steps", type=int, default=None, help="steps of the paper's sampler that are really made")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time for one figure (default: 3)")
+    parser.add_argument("--reference-steps", type=int, default=None, help="steps of the paper's sampler really made (CPU: 10)")
     parser.add_argument("--frames", default="", metavar="NUMBERS", help="also swap videos this long, as in 100,1000,10000")
-    parser.add_argument("--steps", type=int, default=4, help="solver steps of those long swaps")
-    parser.add_argument("--size", type=int, default=64, help="side of those long videos in pixels")
+    parser.add_argument("--steps", type=int, default=4, help="solver steps of those long swaps (default: 4)")
+    parser.add_argument("--size", type=int, default=64, help="side of those long videos in pixels (default: 64)")
     parser.add_argument("--model", default=None, help="trained model for those long swaps (default: untrained, at the same cost)")
     return parser
 

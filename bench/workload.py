@@ -73,6 +73,7 @@ class Bench:
         long_steps: Solver steps of the long videos.
         long_size: Side of the long videos in pixels.
         model_folder: A trained model for the long videos; None: an untrained one, which costs the same.
+        arguments: The command's options, for the results.
     """
 
     recipe: Recipe
@@ -87,6 +88,7 @@ class Bench:
     long_steps: int = 4
     long_size: int = 64
     model_folder: Path | None = None
+    arguments: tuple[str, ...] = ()
 
     @property
     def precision(self) -> str:

@@ -2,7 +2,10 @@
 # Wheels in WHEELS (.whl) go to a folder of their own; everything else must be there already.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-PYTHON=${PYTHON:-python3}
+if [ -z "${PYTHON:-}" ]; then # the project's own environment, if it is there and none is active
+    PYTHON=python3
+    [ -z "${VIRTUAL_ENV:-}" ] && [ -x .venv/bin/python ] && PYTHON=.venv/bin/python
+fi
 OUT=${OUT:-gpu-out}
 mkdir -p "$OUT"
 export PYTHONPATH="src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1

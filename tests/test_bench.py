@@ -14,7 +14,7 @@ from torch import nn
 from bench import run, workload
 from bench.files import write_test_video
 from bench.measuring import Effort, Measured, Peaks, count_flops, forget_peak_memory, measure, peak_memory_mib
-from bench.report import COLUMNS
+from bench.report import COLUMNS, QUICK_WARNING
 from bench.rows import Row
 from bench.sampling import encoding_rows, extrapolate, pass_flops
 from bench.training import ladder
@@ -46,6 +46,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
     parts = "train,sample,data,encode,swap,scale,profile"
     assert run.main(["--quick", "--device", "cpu", "--only", parts, "--out", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == {"speed.json", "speed.md", "profile.txt"}
+    assert QUICK_WARNING in (out / "speed.md").read_text()
     return {**json.loads((out / "speed.json").read_text()), "markdown": (out / "speed.md").read_text()}
 
 

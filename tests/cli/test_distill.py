@@ -32,7 +32,7 @@ def distill(model_folder, prepared, out, *words):
     )
 
 
-def test_a_student_is_trained_exported_and_swaps(model_folder, prepared, tmp_path, clips):
+def test_a_student_is_trained_exported_and_swaps(model_folder, prepared, tmp_path, clips, capsys):
     out = tmp_path / "student"
     assert distill(model_folder, prepared, out) == 0
     (student, sampling), (teacher, _) = load_model(out), load_model(model_folder)
@@ -46,6 +46,11 @@ def test_a_student_is_trained_exported_and_swaps(model_folder, prepared, tmp_pat
     words = ["--appearance", str(clips / "a.mp4"), "--motion", str(clips / "b.mp4"), "--out", str(tmp_path / "c.mp4")]
     assert main(["swap", "--model", str(out), *words]) == 0
     assert (tmp_path / "c.mp4").stat().st_size > 0
+    capsys.readouterr()
+    for model, solver, why in ((out, "ddim", "is a student"), (model_folder, "consistency", "is for students of divid distill")):
+        assert main(["swap", "--model", str(model), *words, "--solver", solver]) == 2
+        assert f"--solver {solver}: " in (said := capsys.readouterr().err)
+        assert why in " ".join(said.split())
 
 
 def test_going_on_gives_what_an_unbroken_run_gives(model_folder, prepared, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda")
 FITS = ("crop", "pad", "stretch")
 DEFAULT_MODEL = "puppets"
+STUDENT_SOLVER = "consistency"
+KNOWN_TO_BUNDLED = {
+    "puppets": "8 drawn puppets",
+    "sprites": "drawn figures of the Liberated Pixel Cup",
+    "utd-mhad-depth": "depth recordings of 8 people",
+    "weizmann": "9 people in the open",
+}
+"""Bundled model -> whom it draws, whatever it is shown."""
 
 SECONDS_BETWEEN_LINES = 30.0
 """Where stderr is a file or a pipe, a stage has a line of progress so often, the first after as long."""
@@ -36,8 +45,13 @@ def set_up_logging() -> None:
     for handler in [handler for handler in logger.handlers if isinstance(handler, RichHandler)]:
         logger.removeHandler(handler)
     logger.addHandler(RichHandler(console=error_console(), show_time=False, show_path=False, markup=False))
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if is_main_process() else logging.WARNING)
     logger.propagate = False
+
+
+def is_main_process() -> bool:
+    """Tell whether this is the one of several training processes that speaks for all."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def error_console() -> Console:
@@ -113,10 +127,9 @@ def load_pipeline(args: Namespace) -> DividPipeline:
             raise ModelError("no model given and none comes with the package: add --model FOLDER (divid demo or train makes one)")
         name = DEFAULT_MODEL if DEFAULT_MODEL in bundled else next(iter(bundled))
         logging.getLogger("divid").info("using the bundled model %s", name)
-    if name == DEFAULT_MODEL and not Path(name).exists():
-        logging.getLogger("divid").info(
-            "the bundled model %s knows 8 drawn puppets and nothing else: train one on clips of your own", name
-        )
+    if name in KNOWN_TO_BUNDLED and not Path(name).exists():
+        text = "the bundled model %s knows %s and nothing else: train one on clips of your own"
+        logging.getLogger("divid").info(text, name, KNOWN_TO_BUNDLED[name])
     return DividPipeline.from_pretrained(name).to(choose_device(args.device))
 
 
@@ -131,7 +144,7 @@ def chosen_sampling(args: Namespace, default: SamplingConfig) -> SamplingConfig:
     """Give a model's default sampling with what the options change.
 
     Raises:
-        ConfigError: A value is outside its range.
+        ConfigError: A value is outside its range, or the solver is not one for this model.
     """
     options = {
         "num_inference_steps": args.steps,
@@ -140,7 +153,13 @@ def chosen_sampling(args: Namespace, default: SamplingConfig) -> SamplingConfig:
         "static_guidance": args.static_guidance,
         "dynamic_guidance": args.dynamic_guidance,
     }
-    return replace(default, **{key: value for key, value in options.items() if value is not None}).validate()
+    chosen = replace(default, **{key: value for key, value in options.items() if value is not None}).validate()
+    if (chosen.solver == STUDENT_SOLVER) != (default.solver == STUDENT_SOLVER):
+        whose = f"this model is a student of divid distill and has {STUDENT_SOLVER} alone"
+        if chosen.solver == STUDENT_SOLVER:
+            whose = f"that is for students of divid distill, and this model is none: its solver is {default.solver}"
+        raise ConfigError(f"--solver {chosen.solver}: {whose}; leave --solver out")
+    return chosen
 
 
 def render_options(args: Namespace, pipeline: DividPipeline, progress: Any) -> dict[str, Any]:
@@ -228,5 +247,6 @@ def progress_bar() -> Iterator[Callable[[str, int, int | None], None]]:
 
 
 def say(text: str) -> None:
-    """Print a result."""
-    print(text, flush=True)
+    """Print a result, once where several processes have it."""
+    if is_main_process():
+        print(text, flush=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather
 from torch.nn import functional
 
 from divid.model_parts import BottleneckConfig
@@ -176,7 +177,24 @@ def from_all_processes(clips: Tensor, *, even_without_gradients: bool = False) -
     is_shared = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
     if not is_shared or not (torch.is_grad_enabled() or even_without_gradients):
         return clips
-    return torch.cat(all_gather(clips.contiguous()))
+    return _Gathered.apply(clips)
+
+
+class _Gathered(torch.autograd.Function):
+    """All processes' clips, process 0's first; each gets the sum of what the processes' losses have to say of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, clips: Tensor) -> Tensor:
+        ctx.num_clips = len(clips)
+        parts = [torch.empty_like(clips, memory_format=torch.contiguous_format) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, clips.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(gradient)
+        return gradient[distributed.get_rank() * ctx.num_clips :][: ctx.num_clips]
 
 
 def _standardise(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:

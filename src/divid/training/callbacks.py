@@ -112,6 +112,7 @@ class MetricsLog(Callback):
         if trainer.world_size > 1:
             terms = {name: trainer.strategy.reduce(value.clone(), reduce_op="mean") for name, value in terms.items()}
         values = {f"train/{name}": value for name, value in as_numbers(terms).items()}
+        pl_module.logged_loss = values["train/total"]
         seconds = max(time.monotonic() - self._since, 1e-9)
         speed = {
             "speed/clips_per_second": self._clips / seconds,
@@ -203,6 +204,8 @@ class Stopper(Callback):
 class ProgressReport(Callback):
     """Shows step, loss, speed and time left: a bar on a terminal, else a line every half minute.
 
+    Of several processes it shows the loss of all of them, as it was logged last.
+
     Args:
         num_steps: Steps in all.
         max_minutes: Limit of time, 0 for none; the time left is the shorter one.
@@ -235,7 +238,7 @@ class ProgressReport(Callback):
         if not trainer.is_global_zero or (now - self._shown[0] < pause and step < self.num_steps):
             return
         assert isinstance(pl_module, TrainingModule)
-        loss = float(pl_module.terms["total"])
+        loss = pl_module.logged_loss if trainer.world_size > 1 else float(pl_module.terms["total"])
         speed = (step - self._began[1]) / max(now - self._began[0], 1e-9)
         self._shown = (now, step)
         self.bar.update(self._task, completed=step, loss=loss, speed=speed)

@@ -370,6 +370,7 @@ def _quiet_lightning() -> Iterator[None]:
             warnings.filterwarnings("ignore", category=PossibleUserWarning)  # advice on the number of workers, for one
             warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric")
             warnings.filterwarnings("ignore", message="FSDP2-wrapped module")  # of writing into a block's output; nothing does
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # a copy a step, no more
             yield
     finally:
         for name, level in levels.items():

@@ -71,7 +71,8 @@ def read_numbers(folder: Path) -> dict[str, Any]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    is_nearly_all = share < 1 and round(100 * share, 1) == 100  # one of 2,000 is not none
+    return f"{100 * share:.{2 if is_nearly_all else 1}f} %"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from divid.recipes import flatten
 
 COLUMNS = ("what", "precision", "time", "ratio", "GFLOP", "of peak", "peak MiB", "runs", "note")
 QUICK_WARNING = "--quick: a toy model and a few runs each, which show that every part works; no figure means anything"
+"""What stands over the figures of a toy model."""
 SCHEMA = 1
 """Number of the JSON's form."""
 
@@ -72,19 +73,20 @@ class Results:
 
     def text(self) -> str:
         """Give the table for the screen."""
-        lines = [describe_machine(self.machine), describe_peaks(self.peaks), *self._warning()]
+        lines = [
+            describe_machine(self.machine),
+            describe_peaks(self.peaks),
+            *([QUICK_WARNING] if self.machine["is_quick"] else []),
+        ]
         for part in dict.fromkeys(row.part for row in self.rows):
             lines += ["", *_aligned([(part, *COLUMNS[1:]), *(cells(row) for row in self.rows if row.part == part)])]
         lines += [f"bench: {failure.part} failed: {failure.reason}" for failure in self.failures]
         return "\n".join(lines)
 
-    def _warning(self) -> list[str]:
-        return [QUICK_WARNING] if self.machine["is_quick"] else []
-
     def markdown(self) -> str:
         """Give the tables as Markdown."""
         lines = ["# Speed", "", describe_machine(self.machine), "", describe_peaks(self.peaks)]
-        lines += [f"\n**{warning}**" for warning in self._warning()]
+        lines += ["", f"**{QUICK_WARNING}**"] if self.machine["is_quick"] else []
         lines += ["", f"`{self.machine['command']}`"]
         for part in dict.fromkeys(row.part for row in self.rows):
             lines += ["", f"## {part}", "", _marked(COLUMNS), _marked(["---"] * len(COLUMNS))]

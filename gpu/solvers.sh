@@ -3,8 +3,8 @@
 # pairs by every setting beside 1000 ancestral steps, and writes to $OUT: solvers.md, .json, .png, swaps.png, and what every
 # setting gave (settings.tar.gz). The table comes last; while settings are missing it has those that are there.
 # Usage: gpu/solvers.sh [MORE ARGUMENTS OF divid solvers]       Needs a run of gpu/train.sh and its data, see gpu/QUEUE.md.
-# MODEL (runs/utd-mhad) is the trained run or a bundled model's name, DATA (data/utd-mhad-64) its data set, JUDGE (RUN/judge, trained here) the judge, RUN
-# (runs/solvers) the folder of all that is made, DEVICE (cuda) where it is made. CALL_MINUTES (8.5) ends this call; the next one
+# MODEL (runs/utd-mhad) is the trained run or a bundled model's name, DATA (data/utd-mhad-64) its data set, JUDGE (RUN/judge,
+# trained here) the judge, RUN (runs/solvers) the folder of all that is made, DEVICE (cuda) where it is made. CALL_MINUTES (8.5) ends this call; the next one
 # goes on at the student's checkpoint, or at the setting, where this one stopped. SETTINGS and STUDENT_SETTINGS are compared, on
 # PAIRS (500) pairs, BATCH (128) clips at a time. STUDENT (training.max_minutes=5) are values for divid distill --set,
 # JUDGE_STEPS (1000) the steps of a new judge. REALISM=0 leaves out the Frechet distances, which need divid[perceptual].
@@ -14,8 +14,10 @@ model=${MODEL:-runs/utd-mhad}
 data=${DATA:-data/utd-mhad-64}
 run=${RUN:-runs/solvers}
 judge=${JUDGE:-$run/judge}
-for needed in "$model" "$data"; do
-    if [ ! -e "$needed" ] && { [ "$needed" = "$data" ] || [ ! -e "src/divid/zoo/$needed" ]; }; then
+known=$model
+[ -e "src/divid/zoo/$model" ] && known=src/divid/zoo/$model
+for needed in "$known" "$data"; do
+    if [ ! -e "$needed" ]; then
         echo "solvers: there is no $needed, see gpu/QUEUE.md" >&2
         exit 2
     fi

@@ -25,6 +25,7 @@ DEVICES = ("auto", "cpu", "cuda")
 FITS = ("crop", "pad", "stretch")
 DEFAULT_MODEL = "puppets"
 STUDENT_SOLVER = "consistency"
+"""The one solver that students of `divid distill` are made for, and nothing else is."""
 KNOWN_TO_BUNDLED = {
     "puppets": "8 drawn puppets",
     "sprites": "drawn figures of the Liberated Pixel Cup",

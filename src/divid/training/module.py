@@ -119,7 +119,7 @@ class TrainingModule(pl.LightningModule):
         self.model = model
         self.recipe = recipe
         self.terms: dict[str, Tensor] = {}
-        self.logged_loss = math.nan
+        self.logged_loss = math.nan  # of all processes, at the last logged step
         self.num_frames_seen = 0
         self._last_check: tuple[int, Flag] | None = None
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from divid.arrays import frames_to_video, peak_signal_to_noise
-from divid.cli.common import KNOWN_TO_BUNDLED, is_main_process
+from divid.cli.common import KNOWN_TO_BUNDLED
 from divid.cli.demo import CLIP_SEED, CLIPS
 from divid.data.sources import SourceOptions
 from divid.data.sources.puppets import render_clip
@@ -61,14 +61,3 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
 
 def test_every_bundled_model_says_whom_it_knows():
     assert set(KNOWN_TO_BUNDLED) == set(bundled_models())
-
-
-@pytest.mark.parametrize(
-    ("ranks", "is_main"), [({}, True), ({"LOCAL_RANK": "1"}, False), ({"RANK": "4", "LOCAL_RANK": "0"}, False)]
-)
-def test_one_of_several_processes_speaks_for_all(ranks, is_main, monkeypatch):
-    for name in ("RANK", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in ranks.items():
-        monkeypatch.setenv(name, value)
-    assert is_main_process() == is_main

@@ -13,7 +13,8 @@ from divid.errors import ModelError
 
 def test_help_names_every_command_and_loads_nothing_heavy():
     code = (
-        "import sys; from divid.cli.main import main; status = main(['--help']); "
+        "import sys; from divid.cli.common import is_main_process
+from divid.cli.main import main; status = main(['--help']); "
         "heavy = {'torch', 'numpy', 'diffusers', 'jsonargparse', 'pytorch_lightning', 'datasets', 'av', 'rich'}; "
         "heavy &= set(sys.modules); assert not heavy, heavy; sys.exit(status)"
     )
@@ -92,3 +93,14 @@ def test_the_traceback_is_kept_on_demand(monkeypatch):
 def test_python_m_divid_is_the_command():
     done = subprocess.run([sys.executable, "-m", "divid", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"divid {divid.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "is_main"), [({}, True), ({"LOCAL_RANK": "1"}, False), ({"RANK": "4", "LOCAL_RANK": "0"}, False)]
+)
+def test_one_of_several_processes_speaks_for_all(ranks, is_main, monkeypatch):
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ranks.items():
+        monkeypatch.setenv(name, value)
+    assert is_main_process() == is_main

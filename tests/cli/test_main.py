@@ -8,13 +8,13 @@ import pytest
 
 import divid
 from divid.cli import main as cli
+from divid.cli.common import is_main_process
 from divid.errors import ModelError
 
 
 def test_help_names_every_command_and_loads_nothing_heavy():
     code = (
-        "import sys; from divid.cli.common import is_main_process
-from divid.cli.main import main; status = main(['--help']); "
+        "import sys; from divid.cli.main import main; status = main(['--help']); "
         "heavy = {'torch', 'numpy', 'diffusers', 'jsonargparse', 'pytorch_lightning', 'datasets', 'av', 'rich'}; "
         "heavy &= set(sys.modules); assert not heavy, heavy; sys.exit(status)"
     )

@@ -7,6 +7,7 @@ second process of a training with `--devices 2` is forked too, unless COLD_RANKS
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import multiprocessing
 import os
 import runpy
@@ -44,6 +45,11 @@ class ForkedProcess:
         """Give its exit code, or None while it runs."""
         return self._process.exitcode
 
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        return self.poll()
+
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
         if self.poll() is None:
@@ -80,11 +86,6 @@ class WarmProcess(ForkedProcess):
         process = context.Process(target=_run, args=(list(command), dict(environment), out, err))
         process.start()
         super().__init__(process)
-
-    @property
-    def returncode(self) -> int | None:
-        """Its exit code, or None while it runs."""
-        return self.poll()
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait until it has ended.
@@ -147,6 +148,7 @@ def _run(command: list[str], environment: dict[str, str], out: str, err: str) ->
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)
         os.close(file)
+    faulthandler.enable()  # a process that crashes says where
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     second = None

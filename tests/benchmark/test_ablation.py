@@ -28,7 +28,8 @@ EXPECTED = {
     "motion-augmentation-colours": {"model.tokens.motion_augmentation_colours": 0.0},
     "motion-augmentation-sideways": {"model.tokens.motion_augmentation_sideways": 0.0},
     "motion-augmentation-upwards": {"model.tokens.motion_augmentation_upwards": 0.0},
-    "motion-augmentation-proportions": {"model.tokens.motion_augmentation_proportions": 1.0},
+    "motion-augmentation-proportions": {"model.tokens.motion_augmentation_proportions": 0.0},
+    "motion-augmentation-proportions-start": {"model.tokens.motion_augmentation_proportions_start": 0.0},
     "motion-augmentation-target": {"model.tokens.motion_augmentation_target": "sideways"},
     "timestep-shift": {"model.diffusion.timestep_shift": 1.0},
     "huber": {"model.diffusion.huber_width": 0.1},
@@ -63,7 +64,7 @@ def test_added_biases_are_told_from_removed_ones():
     variants = variants_of(load_recipe("puppets-cpu").resolve())
     added = [name for name, variant in variants.items() if variant.is_added]
     biases = ["static-flip", "data-augmentation", "orthogonality-memory", "dynamic-invariance", "static-invariance"]
-    biases += ["motion-augmentation-proportions", "motion-augmentation-target", "canvas-modulation", "canvas-warp"]
+    biases += ["motion-augmentation-target", "canvas-modulation", "canvas-warp"]
     assert added == ["residual", "shared-training-noise", "norms", "bottleneck", "bottleneck-rate", "huber", *biases]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
     assert (variants["residual"].full, variants["residual"].other) == ("off", "on")

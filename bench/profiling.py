@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from divid.config import SamplingConfig
 TOP = 15
 NUM_RUNS = 3
 SAMPLING = SamplingConfig(num_inference_steps=4)
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # silence: otherwise the profiler tells when it starts and stops
 
 
 @dataclass(frozen=True)

@@ -430,6 +430,7 @@ def _validate_model(model: ModelConfig) -> None:
     check_range("model.diffusion.huber_width", model.diffusion.huber_width, 0, 100)
     check_range("model.diffusion.huber_start", model.diffusion.huber_start, 0, 1)
     check_range("model.diffusion.timestep_shift", model.diffusion.timestep_shift, 0.01, 100)
+    check_range("model.diffusion.timestep_shift_end", model.diffusion.timestep_shift_end, 0, 1)
     check_range("model.diffusion.num_train_timesteps", model.diffusion.num_train_timesteps, 2, 100_000)
     for name, patch, levels in (
         ("denoiser", denoiser.patch_size, len(denoiser.channels)),

@@ -221,6 +221,8 @@ class DiffusionConfig:
         num_train_timesteps: Steps of the forward process.
         timestep_shift: Shift of the training time steps towards noise, where the tokens have most to say: at 3 pure noise is
             drawn 3 times as often as in an even draw, the cleanest frames a third as often; 1 (paper): even.
+        timestep_shift_end: Share of the training after which the draw is even: what tokens and motion need has been learned
+            then, and fine detail is drawn by the steps that were seldom trained on; 1: never.
         huber_width: Error from which the loss grows linearly and no longer with its square, in units of the frames' [-1, 1], so
             that what is uncertain comes out sharp and not blurred; 0 (paper): the squared error of eq. (3).
         huber_start: Share of the training before that, by the squared error: what is small and moves has to be drawn before it
@@ -235,6 +237,7 @@ class DiffusionConfig:
     schedule: ScheduleName | None = None
     num_train_timesteps: int = 1000
     timestep_shift: float = 1.0
+    timestep_shift_end: float = 1.0
     huber_width: float = 0.0
     huber_start: float = 0.0
     shared_training: bool | None = None

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from divid.config import ModelConfig, SamplingConfig
+from divid.diffusion.noise import training_timesteps
 from divid.diffusion.schedule import prediction_target
 from divid.errors import ConfigError
 from divid.models.divid import TRANSLATION_STEPS, DividModel, translation_sampling
@@ -661,6 +662,24 @@ def test_the_huber_loss_begins_after_its_share_of_the_training(number, is_robust
     diffusion = dataclasses.replace(SMALL.diffusion, huber_width=0.1, huber_start=0.4)
     model = DividModel(dataclasses.replace(SMALL, num_train_steps=100, diffusion=diffusion))
     assert ("huber" in model.losses(video(), step(number=number))) == is_robust
+
+
+SHIFTS = [(0, 0.4, 3.0), (39, 0.4, 3.0), (40, 0.4, 1.0), (99, 1.0, 3.0), (-1, 0.4, 3.0)]
+
+
+@pytest.mark.parametrize(("number", "end", "shift"), SHIFTS)
+def test_the_draw_of_time_steps_is_even_after_its_share_of_the_training(number, end, shift, monkeypatch):
+    diffusion = dataclasses.replace(SMALL.diffusion, timestep_shift=3.0, timestep_shift_end=end)
+    model = DividModel(dataclasses.replace(SMALL, num_train_steps=100, diffusion=diffusion))
+    seen = []
+
+    def draw(*args, **options):
+        seen.append(options["shift"])
+        return training_timesteps(*args, **options)
+
+    monkeypatch.setattr("divid.models.divid.training_timesteps", draw)
+    model.losses(video(), step(number=number))
+    assert seen == [shift]
 
 
 def test_the_feature_loss_needs_weights_where_none_come_with_it():

@@ -193,7 +193,7 @@ class DividModel(SequenceModel):
             diffusion.num_train_timesteps,
             is_shared=shared,
             device=video.device,
-            shift=diffusion.timestep_shift,
+            shift=self._timestep_shift_now(randomness),
         )
         noise = training_noise(randomness, count, self.frame_shape, is_shared=shared, device=video.device)
         static = codes.static[:, None].expand(-1, count, -1)
@@ -312,6 +312,13 @@ class DividModel(SequenceModel):
         if not ramp or randomness.step < 0 or not self.options.num_train_steps:
             return strength
         return strength * min(1.0, (randomness.step / self.options.num_train_steps - start) / ramp)
+
+    def _timestep_shift_now(self, randomness: Randomness) -> float:
+        """Give the shift of this step's time steps: held-out clips (below 0) have the recipe's all the time, to compare them."""
+        diffusion = self.options.diffusion
+        end = diffusion.timestep_shift_end * self.options.num_train_steps
+        is_over = diffusion.timestep_shift_end < 1 and randomness.step >= end
+        return 1.0 if is_over else diffusion.timestep_shift
 
     def _is_before(self, share: float, randomness: Randomness) -> bool:
         """Tell whether this is a training step (held-out clips: below 0) before that share of the training is over."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import TinyClips, TinyMethod, divid_recipe, tiny_recipe
+from torch import distributed
 
 from divid import precision
 from divid.config import Recipe
@@ -51,6 +52,15 @@ def test_memory_stays_flat_over_a_run(data, tmp_path):
         row["step"]: row["speed/memory_mib"] for row in read_metrics(tmp_path / "run" / "metrics.csv") if "train/total" in row
     }
     assert abs(memory[160] - memory[40]) < 12, memory  # a graph kept from each step would be 0.3 MiB a step and more
+
+
+def test_a_process_group_that_was_there_before_stays(fit, tmp_path):
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        fit()
+        assert distributed.is_initialized()
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_signals_are_what_they_were_before_a_training(fit):

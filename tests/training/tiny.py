@@ -128,7 +128,9 @@ def main() -> None:
     from divid.cli.main import main as divid
 
     install(setattr)
-    sys.exit(divid(["train", *sys.argv[1:]]))
+    code = divid(["train", *sys.argv[1:]])
+    assert code or not torch.distributed.is_initialized(), "the processes did not part"
+    sys.exit(code)
 
 
 if __name__ == "__main__":

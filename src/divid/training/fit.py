@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
-from torch import nn
+from torch import distributed, nn
 
 from divid.config import Recipe, tell
 from divid.data.clips import ClipDataset
@@ -315,12 +315,25 @@ def _fit(
             use_distributed_sampler=False,
             default_root_dir=folder.path,
         )
+        is_group_ours = not _is_in_process_group()
         try:
             trainer.fit(module, datamodule=job.data, ckpt_path=checkpoint, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of a second Ctrl-C
             raise KeyboardInterrupt from stop
+        if is_group_ours and _is_in_process_group():
+            _leave_process_group()
     if stopper.is_time_up and _is_main_process():
         _warn_of_levers_that_never_began(job.recipe, trainer.global_step)
+
+
+def _is_in_process_group() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _leave_process_group() -> None:
+    """Part from the other processes together: one that has ended breaks connections that another still listens to."""
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 
 def _warn_of_levers_that_never_began(recipe: Recipe, step: int) -> None:

@@ -31,7 +31,7 @@ SCALE = 4
 SCENERY: Final = "plain"
 """One colour behind the puppets: at 32x32 a place would take most of what a small model can learn in minutes."""
 MAX_MINUTES = 12.0
-SHORTENED = {"model.tokens.motion_augmentation_proportions": 0.0, "model.tokens.motion_augmentation_proportions_start": 0.0}
+SHORTENED = {"model.tokens.motion_augmentation_proportions": 0.0}
 """What the recipe does without here: in half of its steps or less, changed proportions cost puppets some of their motion."""
 
 _logger = logging.getLogger("divid")

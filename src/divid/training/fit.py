@@ -39,7 +39,7 @@ from divid.training.metrics import MetricsFile, last_values, plot_loss
 from divid.training.module import TrainingModule
 from divid.training.planning import choose_precision, compile_if_wanted, describe_plan, refuse_or_log, shortened, take_probe
 from divid.training.run_folder import RunFolder, describe_run
-from divid.training.sharding import ShardedStrategy
+from divid.training.sharding import ShardedStrategy, is_in_process_group
 from divid.training.validation import Validation
 
 logger = logging.getLogger("divid")
@@ -315,19 +315,15 @@ def _fit(
             use_distributed_sampler=False,
             default_root_dir=folder.path,
         )
-        is_group_ours = not _is_in_process_group()
+        is_group_ours = not is_in_process_group()
         try:
             trainer.fit(module, datamodule=job.data, ckpt_path=checkpoint, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of a second Ctrl-C
             raise KeyboardInterrupt from stop
-        if is_group_ours and _is_in_process_group():
+        if is_group_ours and is_in_process_group():
             _leave_process_group()
     if stopper.is_time_up and _is_main_process():
         _warn_of_levers_that_never_began(job.recipe, trainer.global_step)
-
-
-def _is_in_process_group() -> bool:
-    return distributed.is_available() and distributed.is_initialized()
 
 
 def _leave_process_group() -> None:

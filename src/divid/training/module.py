@@ -17,7 +17,7 @@ from divid.errors import TrainingError
 from divid.models.token_memory import TokenMemory
 from divid.randomness import Randomness, derive_seed
 from divid.training.muon import Muon
-from divid.training.sharding import whole
+from divid.training.sharding import is_in_process_group, whole
 
 
 def learning_rate(step: int, options: TrainingConfig) -> float:
@@ -59,7 +59,7 @@ def make_optimizer(model: nn.Module, options: TrainingConfig) -> torch.optim.Opt
     """
     groups = parameter_groups(model, options.weight_decay)
     optimizer: Any = Muon if options.optimizer == "muon" else torch.optim.AdamW
-    is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    is_distributed = is_in_process_group()
     has_graph = options.compile in ("auto", "graphs") and not is_distributed
     extra: dict[str, Any] = {"has_graph": has_graph} if options.optimizer == "muon" else {"fused": True}
     if options.shard_optimizer and is_distributed:

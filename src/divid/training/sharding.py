@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -24,6 +24,11 @@ class HasBlocks(Protocol):
     def blocks(self) -> list[nn.Module]:
         """Give them; each is called whole, and gives tensors, or tuples of them."""
         ...
+
+
+def is_in_process_group() -> bool:
+    """Tell whether this process has joined others."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def local(value: Tensor) -> Tensor:

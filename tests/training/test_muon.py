@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from divid.config import TrainingConfig
 from divid.training import muon
-from divid.training.muon import ADAM_RMS, Muon, is_matrix, orthogonalise
+from divid.training.module import make_optimizer
+from divid.training.muon import ADAM_RMS, Muon, is_matrix, mark_stacked, num_stacked, orthogonalise
 
 
 def random_matrix(rows, columns, scale=1.0):
@@ -60,7 +62,7 @@ def test_small_singular_values_do_not_drown_in_a_gram_matrix(monkeypatch):
     monkeypatch.setattr(muon, "has_bf16_units", lambda device: False)
     left, right = (torch.linalg.qr(random_matrix(rows, 24).double())[0] for rows in (24, 240))
     matrix = (left * torch.logspace(0, -6, 24, dtype=torch.float64)) @ right.T
-    exact = muon._iterated(matrix / matrix.norm())
+    exact = muon._iterated((matrix / matrix.norm())[None])[0]
     assert (orthogonalise(matrix.float()) - exact).abs().max() < 1e-4 * exact.abs().max()
 
 
@@ -151,9 +153,9 @@ class Computed(muon.RecordedUpdates):
 
     made = 0
 
-    def __init__(self, momenta):
+    def __init__(self, momenta, counts):
         type(self).made += 1
-        self._inputs = [momentum.clone() for momentum in momenta]
+        self._inputs, self._counts = [momentum.clone() for momentum in momenta], list(counts)
 
     def __call__(self, momenta):
         torch._foreach_copy_(self._inputs, list(momenta))
@@ -175,7 +177,7 @@ def test_recorded_updates_are_those_that_are_computed(monkeypatch):
 
 
 def test_an_optimiser_that_cannot_be_recorded_steps_plainly_and_says_so(monkeypatch, caplog):
-    def fail(momenta):
+    def fail(momenta, counts):
         raise RuntimeError("no graphs here\nand more")
 
     monkeypatch.setattr(muon, "RecordedUpdates", fail)
@@ -186,3 +188,38 @@ def test_an_optimiser_that_cannot_be_recorded_steps_plainly_and_says_so(monkeypa
     assert "the optimiser's step is not recorded as a CUDA graph: no graphs here" in caplog.text
     for weight, expected in zip(other.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(weight, expected, rtol=0, atol=0)
+
+
+def gated():
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.LSTM(24, 8, bidirectional=True), nn.MultiheadAttention(16, 2), nn.GRU(24, 8), nn.LSTM(24, 4)])
+    mark_stacked(model)
+    return model
+
+
+def test_gates_and_projections_in_one_tensor_are_matrices_of_their_own():
+    noted = {name: num_stacked(weight) for name, weight in gated().named_parameters() if num_stacked(weight) > 1}
+    kinds = ("ih_l0", "hh_l0")
+    lstm = {f"0.weight_{kind}{way}": 4 for kind in kinds for way in ("", "_reverse")}
+    assert noted == lstm | {"1.in_proj_weight": 3} | {f"2.weight_{kind}": 3 for kind in kinds} | {f"3.weight_{kind}": 4 for kind in kinds}
+    assert not is_matrix(gated()[3].weight_ih_l0), "each of the four gates has four rows"
+
+
+def test_stacked_matrices_are_stepped_as_if_each_had_a_tensor_of_its_own():
+    weight = gated()[0].weight_ih_l0
+    gates = [nn.Parameter(gate.clone()) for gate in weight.detach().chunk(4)]
+    weight.grad = random_matrix(*weight.shape)
+    for gate, gradient in zip(gates, weight.grad.chunk(4), strict=True):
+        gate.grad = gradient.clone()
+    as_one = nn.Parameter(weight.detach().clone())
+    as_one.grad = weight.grad.clone()
+    for parameters in ([weight], gates, [as_one]):
+        Muon(parameters, lr=0.1).step()
+    torch.testing.assert_close(weight.detach(), torch.cat([gate.detach() for gate in gates]), atol=2e-3, rtol=0)
+    assert (weight - as_one).abs().max() > 0.01, "without the note the gates are mixed"
+
+
+def test_training_notes_what_is_stacked():
+    model = nn.Sequential(nn.LSTM(24, 8))
+    make_optimizer(model, TrainingConfig(optimizer="muon"))
+    assert num_stacked(model[0].weight_hh_l0) == 4

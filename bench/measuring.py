@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 import divid
 from divid.training.memory import MIB, highest_resident_mib
@@ -79,20 +78,6 @@ def measure(function: Callable[[], Any], device: str, effort: Effort) -> Measure
         synchronise(device)
         times.append(time.perf_counter() - start)
     return Measured(statistics.median(times), min(times), max(times), len(times), peak_memory_mib(device))
-
-
-def count_flops(function: Callable[[], Any]) -> float:
-    """Count the floating point operations of matrix products, convolutions and attention in one run, forward and backward.
-
-    A multiplication and an addition are two. Norms, activations, the optimiser and fused recurrent layers are not counted, and
-    nothing inside a compiled graph is: count before compiling.
-
-    Args:
-        function: What is counted.
-    """
-    with FlopCounterMode(display=False) as counter:
-        function()
-    return float(counter.get_total_flops())
 
 
 def synchronise(device: str) -> None:

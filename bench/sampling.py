@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from bench.measuring import Effort, Measured, count_flops, measure
+from bench.measuring import Effort, Measured, measure
 from bench.rows import Row
 from bench.workload import PAPER_STEPS, Bench, random_codes
 from divid.arrays import frames_to_video
 from divid.config import Precision, SamplingConfig, SolverName
+from divid.flops import count_flops
 from divid.models.divid import DividModel
 from divid.pipeline import ENCODE_CHUNK_FRAMES, DividPipeline
 

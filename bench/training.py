@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+from diffusers.models.attention_processor import AttnProcessor2_0
 
-from bench.measuring import Measured, count_flops, matmul_precision, measure
+from bench.measuring import Measured, matmul_precision, measure
 from bench.rows import Row
 from bench.workload import Bench, MadeClips
 from divid.config import Precision, Recipe
 from divid.data.module import ClipBatch, ClipDataModule
+from divid.flops import count_flops
+from divid.models.cpu_blocks import as_in_diffusers
 from divid.models.layout import channels_last
 from divid.precision import autocast
 from divid.training.module import make_optimizer, parameter_groups, training_losses
@@ -37,6 +40,7 @@ class Setup:
         location: Where the clips are kept: `memory` (a loader on the host) or `device`.
         compile: As `training.compile`.
         is_plain: PyTorch's defaults for optimiser, memory layout and float32 products.
+        has_plain_blocks: On a CPU: diffusers' code for the blocks of the U-Net and their attention.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Setup:
     location: Literal["memory", "device"]
     compile: Literal["auto", "graphs", "on", "off"]
     is_plain: bool
+    has_plain_blocks: bool = False
 
 
 class TrainingLoop:
@@ -64,6 +69,9 @@ class TrainingLoop:
         self.recipe = replace(recipe, training=replace(recipe.training, **changes), data=data_options)  # type: ignore[arg-type]
         self.device, self.setup = bench.device, setup
         self.model: Any = bench.new_model(self.recipe).train()
+        if setup.has_plain_blocks:
+            as_in_diffusers(self.model.denoiser.unet)
+            self.model.denoiser.unet.set_attn_processor(AttnProcessor2_0())
         if bench.device == "cuda" and not setup.is_plain:
             channels_last(self.model)
         self.data = ClipDataModule(MadeClips(recipe, num_clips), recipe.seed, recipe.training.batch_size, data_options)
@@ -133,7 +141,11 @@ def ladder(bench: Bench) -> list[Setup]:
     options = bench.recipe.training
     few, precision = options.frames_per_clip, options.precision
     location: Literal["memory", "device"] = "device" if bench.device == "cuda" else "memory"
-    steps = [Setup("plain: float32, eager, all frames, loader on the host", "fp32", 0, "memory", "off", True)]
+    is_cpu = bench.device == "cpu"
+    plain = "plain: float32, eager, all frames, loader on the host"
+    steps = [Setup(plain, "fp32", 0, "memory", "off", is_plain=True, has_plain_blocks=is_cpu)]
+    if is_cpu:
+        steps.append(Setup("blocks of the U-Net as a CPU computes them soonest", "fp32", 0, "memory", "off", True))
     if 0 < few < bench.num_frames:
         steps.append(Setup(f"{few} of {bench.num_frames} frames through the U-Net", "fp32", few, "memory", "off", True))
     if precision == "bf16":

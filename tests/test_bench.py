@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from bench import run, workload
 from bench.files import write_test_video
-from bench.measuring import Effort, Measured, Peaks, count_flops, forget_peak_memory, measure, peak_memory_mib
+from bench.measuring import Effort, Measured, Peaks, forget_peak_memory, measure, peak_memory_mib
 from bench.report import COLUMNS, QUICK_WARNING
 from bench.rows import Row
 from bench.sampling import encoding_rows, extrapolate, pass_flops
-from bench.training import ladder
+from bench.training import TrainingLoop, ladder
 from bench.workload import PAPER_STEPS, Bench, MadeClips, make_recipe
 from divid.errors import ConfigError
 from divid.models.divid import DividModel
@@ -48,18 +47,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict:
     assert {path.name for path in out.iterdir()} == {"speed.json", "speed.md", "profile.txt"}
     assert QUICK_WARNING in (out / "speed.md").read_text()
     return {**json.loads((out / "speed.json").read_text()), "markdown": (out / "speed.md").read_text()}
-
-
-def small_network() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.SiLU(), nn.Flatten(), nn.Linear(8 * 6 * 5, 7))
-
-
-def test_flops_of_a_small_network_are_those_of_the_closed_form():
-    network, images = small_network(), torch.randn(4, 3, 6, 5)
-    convolution, linear = 2 * 4 * 6 * 5 * 8 * 3 * 9, 2 * 4 * (8 * 6 * 5) * 7
-    assert count_flops(lambda: network(images)) == convolution + linear
-    # Backward: the weights of both, and the input of the second, since nobody asks for the images' gradient.
-    assert count_flops(lambda: network(images).sum().backward()) == 2 * convolution + 3 * linear
 
 
 def test_flops_of_a_denoiser_pass_are_linear_in_its_frames(bench):
@@ -156,7 +143,7 @@ def test_the_references_are_those_that_are_promised(results):
     two = next(row for row in results["rows"] if row["name"] == "dpmsolver++, 2 steps" and row["part"] == "sample")
     assert two["flops"] == pytest.approx(2 * per_step)
     train = [row["flops"] for row in results["rows"] if row["part"] == "train"]
-    assert train[0] > train[1] == train[-1]
+    assert train[0] > train[1] > train[2] == train[-1], "other blocks, then fewer frames"
 
 
 @pytest.mark.slow
@@ -164,7 +151,7 @@ def test_profiles_hold_the_largest_operations_first(results):
     for profile in results["profiles"]:
         shares = [operation["share"] for operation in profile["operations"]]
         assert shares == sorted(shares, reverse=True)
-        assert 0.5 < sum(shares) <= 1.0001
+        assert 0.3 < sum(shares) <= 1.0001
         assert profile["busy_share"] is None
 
 
@@ -224,6 +211,14 @@ def test_compiling_can_be_asked_for_or_left_out(tmp_path, words, value):
     assert last.compile == value
     assert ("compiled" in last.name) == (value == "on")
     assert ("as CUDA graphs" in last.name) == (value == "graphs")
+
+
+def test_the_plain_way_on_a_cpu_has_the_blocks_of_diffusers(bench):
+    modules = [
+        {type(module).__module__.split(".")[0] for module in TrainingLoop(bench, setup).model.denoiser.unet.modules()}
+        for setup in ladder(bench)[:2]
+    ]
+    assert modules == [{"diffusers", "torch"}, {"diffusers", "torch", "divid"}]
 
 
 def test_a_recipe_of_another_method_is_refused():

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from divid.model_parts import DenoiserConfig, TokenConfig
 from divid.models.attention import AttentionBySize
+from divid.models.cpu_blocks import quicken
 from divid.models.sequence_encoder import keep_variance
 from divid.models.token_canvas import TokenCanvas
 
@@ -107,6 +108,7 @@ class Denoiser(nn.Module):
             projection_class_embeddings_input_dim=2 * width if self.uses_norms else None,
         )
         self.unet.set_attn_processor(AttentionBySize())
+        quicken(self.unet)
 
     def _heads(self, config: DenoiserConfig) -> int | tuple[int, ...]:
         """Give what diffusers calls `attention_head_dim`: for transformer blocks the number of heads, otherwise their width."""

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from divid.config import Precision, Recipe
 from divid.data.module import ClipBatch
 from divid.errors import ConfigError, first_line
+from divid.flops import count_flops
 from divid.model_parts import TokenConfig
 from divid.precision import autocast, has_bf16_units
 from divid.recipes import dump_recipe
@@ -325,8 +325,9 @@ def estimate_cost(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: flo
     num_frames = one.video.shape[1]
     takes_few = "num_decoded_frames" in inspect.signature(model.losses).parameters  # type: ignore[arg-type]
     num_denoised = min(recipe.training.frames_per_clip or num_frames, num_frames) if takes_few else num_frames
-    encoder = _count_flops(lambda: model.encode(one.video))  # type: ignore[operator]
-    everything = _count_flops(lambda: training_losses(model, one, recipe))
+    with torch.no_grad():
+        encoder = count_flops(lambda: model.encode(one.video))  # type: ignore[operator]
+        everything = count_flops(lambda: training_losses(model, one, recipe))
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     parameters["other"] = sum(p.numel() for p in model.parameters()) - sum(parameters.values())
     kept = _bytes_kept_for_backward(model, batch, _recipe_of_part(recipe, batch, times))
@@ -364,12 +365,6 @@ def _total_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _count_flops(function: Any) -> float:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        function()
-    return float(counter.get_total_flops())
 
 
 def _bytes_kept_for_backward(model: nn.Module, batch: ClipBatch, recipe: Recipe) -> int:

@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from divid.config import TrainingConfig
 from divid.training import muon
-from divid.training.module import make_optimizer
-from divid.training.muon import ADAM_RMS, Muon, is_matrix, mark_stacked, num_stacked, orthogonalise
+from divid.training.muon import ADAM_RMS, Muon, is_matrix, orthogonalise
 
 
 def random_matrix(rows, columns, scale=1.0):
@@ -153,9 +151,9 @@ class Computed(muon.RecordedUpdates):
 
     made = 0
 
-    def __init__(self, momenta, counts):
+    def __init__(self, momenta):
         type(self).made += 1
-        self._inputs, self._counts = [momentum.clone() for momentum in momenta], list(counts)
+        self._inputs = [momentum.clone() for momentum in momenta]
 
     def __call__(self, momenta):
         torch._foreach_copy_(self._inputs, list(momenta))
@@ -177,7 +175,7 @@ def test_recorded_updates_are_those_that_are_computed(monkeypatch):
 
 
 def test_an_optimiser_that_cannot_be_recorded_steps_plainly_and_says_so(monkeypatch, caplog):
-    def fail(momenta, counts):
+    def fail(momenta):
         raise RuntimeError("no graphs here\nand more")
 
     monkeypatch.setattr(muon, "RecordedUpdates", fail)
@@ -188,39 +186,3 @@ def test_an_optimiser_that_cannot_be_recorded_steps_plainly_and_says_so(monkeypa
     assert "the optimiser's step is not recorded as a CUDA graph: no graphs here" in caplog.text
     for weight, expected in zip(other.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(weight, expected, rtol=0, atol=0)
-
-
-def gated():
-    torch.manual_seed(0)
-    model = nn.ModuleList([nn.LSTM(24, 8, bidirectional=True), nn.MultiheadAttention(16, 2), nn.GRU(24, 8), nn.LSTM(24, 4)])
-    mark_stacked(model)
-    return model
-
-
-def test_gates_and_projections_in_one_tensor_are_matrices_of_their_own():
-    noted = [(name, num_stacked(weight)) for name, weight in gated().named_parameters() if num_stacked(weight) > 1]
-    lstm = ["weight_ih_l0", "weight_hh_l0", "weight_ih_l0_reverse", "weight_hh_l0_reverse"]
-    expected = [(f"0.{name}", 4) for name in lstm] + [("1.in_proj_weight", 3)]
-    expected += [(f"2.{name}", 3) for name in lstm[:2]] + [(f"3.{name}", 4) for name in lstm[:2]]
-    assert noted == expected
-    assert not is_matrix(gated()[3].weight_ih_l0), "each of the four gates has four rows"
-
-
-def test_stacked_matrices_are_stepped_as_if_each_had_a_tensor_of_its_own():
-    weight = gated()[0].weight_ih_l0
-    gates = [nn.Parameter(gate.clone()) for gate in weight.detach().chunk(4)]
-    weight.grad = random_matrix(*weight.shape)
-    for gate, gradient in zip(gates, weight.grad.chunk(4), strict=True):
-        gate.grad = gradient.clone()
-    as_one = nn.Parameter(weight.detach().clone())
-    as_one.grad = weight.grad.clone()
-    for parameters in ([weight], gates, [as_one]):
-        Muon(parameters, lr=0.1).step()
-    torch.testing.assert_close(weight.detach(), torch.cat([gate.detach() for gate in gates]), atol=2e-3, rtol=0)
-    assert (weight - as_one).abs().max() > 0.01, "without the note the gates are mixed"
-
-
-def test_training_notes_what_is_stacked():
-    model = nn.Sequential(nn.LSTM(24, 8))
-    make_optimizer(model, TrainingConfig(optimizer="muon"))
-    assert num_stacked(model[0].weight_hh_l0) == 4

@@ -16,7 +16,7 @@ from divid.data.module import ClipBatch
 from divid.errors import TrainingError
 from divid.models.token_memory import TokenMemory
 from divid.randomness import Randomness, derive_seed
-from divid.training.muon import Muon, mark_stacked
+from divid.training.muon import Muon
 from divid.training.sharding import is_in_process_group, whole
 
 
@@ -58,7 +58,6 @@ def make_optimizer(model: nn.Module, options: TrainingConfig) -> torch.optim.Opt
         `training.shard_optimizer`: Rajbhandari et al., "ZeRO" (2020), stage 1.
     """
     groups = parameter_groups(model, options.weight_decay)
-    mark_stacked(model)
     optimizer: Any = Muon if options.optimizer == "muon" else torch.optim.AdamW
     is_distributed = is_in_process_group()
     has_graph = options.compile in ("auto", "graphs") and not is_distributed

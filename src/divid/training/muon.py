@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.adamw import adamw
 
 from divid.errors import first_line
@@ -25,7 +25,6 @@ SMALLEST_SIDE = 8
 """Matrices with a shorter side than this are left to AdamW."""
 ADAM_RMS = 0.2
 """Root mean square of an AdamW update at rate 1, which Muon's are scaled to: one rate serves both."""
-_NOTE = "num_stacked_matrices"
 ADAM_BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
@@ -77,41 +76,13 @@ def _iterated_through_gram(x: Tensor) -> Tensor:
     return x if factor is None else factor @ x
 
 
-def mark_stacked(model: nn.Module) -> None:
-    """Note at weights that hold several matrices one above the other how many there are: Muon takes each by itself.
-
-    PyTorch keeps what an LSTM's gates multiply by in one tensor, and queries, keys and values of an attention in another. They
-    are linear maps of their own, so each has its own U V' (of the whole, U V' would mix them), and small matrices cost less: the
-    four gates of 128 numbers over 1,024 a tenth of 512 rows.
-
-    Args:
-        model: The network; its weights get a note, their values stay.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.RNNBase):
-            for name, weight in module.named_parameters(recurse=False):
-                if name.startswith(("weight_ih", "weight_hh")):
-                    setattr(weight, _NOTE, weight.shape[0] // module.hidden_size)
-        elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
-            setattr(module.in_proj_weight, _NOTE, 3)
-
-
-def num_stacked(parameter: Tensor) -> int:
-    """Give how many matrices a weight holds: 1 unless `mark_stacked` has noted more.
-
-    Args:
-        parameter: A weight.
-    """
-    return getattr(parameter, _NOTE, 1)
-
-
 def is_matrix(parameter: Tensor) -> bool:
     """Say whether Muon steps this parameter: a kernel or matrix that is not too thin.
 
     Args:
-        parameter: A weight; kernels count as (output channels, everything else), and of several in one tensor each by itself.
+        parameter: A weight; kernels count as (output channels, everything else).
     """
-    return parameter.ndim > 1 and min(parameter.shape[0] // num_stacked(parameter), parameter.shape[1:].numel()) >= SMALLEST_SIDE
+    return parameter.ndim > 1 and min(parameter.shape[0], parameter.shape[1:].numel()) >= SMALLEST_SIDE
 
 
 class Muon(torch.optim.Optimizer):
@@ -171,24 +142,23 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         directions = torch._foreach_lerp(gradients, momenta, group["momentum"])
-        counts = [num_stacked(parameter) for parameter in parameters]
-        updates = self._replayed(directions, counts, number) if self.has_graph and self._is_on_gpu(parameters) else None
+        updates = self._replayed(directions, number) if self.has_graph and self._is_on_gpu(parameters) else None
         if updates is not None:
             torch._foreach_add_(parameters, updates, alpha=-group["lr"])
             return
-        for place, update in _updates(directions, counts):
+        for place, update in _updates(directions):
             parameter = parameters[place]
             parameter.add_(part_like(update.view(parameter.shape), parameter), alpha=-group["lr"])
 
     def _is_on_gpu(self, parameters: list[Tensor]) -> bool:
         return parameters[0].is_cuda
 
-    def _replayed(self, directions: Sequence[Tensor], counts: Sequence[int], number: int) -> list[Tensor] | None:
+    def _replayed(self, directions: Sequence[Tensor], number: int) -> list[Tensor] | None:
         """Give the updates by a CUDA graph, which is recorded first where that has not been done; None where it cannot be."""
         recorded = self._recorded.get(number)
         if recorded is None or not recorded.fits(directions):
             try:
-                recorded = self._recorded[number] = RecordedUpdates(directions, counts)
+                recorded = self._recorded[number] = RecordedUpdates(directions)
             except RuntimeError as error:
                 self.has_graph = False
                 logger.warning("the optimiser's step is not recorded as a CUDA graph: %s", first_line(error))
@@ -218,11 +188,10 @@ class RecordedUpdates:
 
     Args:
         momenta: On a GPU; of the shapes and types that will come.
-        counts: How many matrices each of them holds.
     """
 
-    def __init__(self, momenta: Sequence[Tensor], counts: Sequence[int]) -> None:
-        self._inputs, self._counts = [momentum.clone() for momentum in momenta], list(counts)
+    def __init__(self, momenta: Sequence[Tensor]) -> None:
+        self._inputs = [momentum.clone() for momentum in momenta]
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -252,20 +221,19 @@ class RecordedUpdates:
 
     def _compute(self) -> list[Tensor]:
         updates = list(self._inputs)
-        for place, update in _updates(self._inputs, self._counts):
+        for place, update in _updates(self._inputs):
             updates[place] = update.view(self._inputs[place].shape)
         return updates
 
 
-def _updates(momenta: Sequence[Tensor], counts: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+def _updates(momenta: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
     """Give the place of each momentum with its update at rate 1, as a matrix; all matrices of one shape are taken at once.
 
     Momenta that are shared out among processes are put together for it: a part of a matrix has other singular vectors.
     """
     by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for place, (momentum, count) in enumerate(zip(momenta, counts, strict=True)):
-        by_shape[momentum.shape[0] // count, momentum.shape[1:].numel()].append(place)
+    for place, momentum in enumerate(momenta):
+        by_shape[momentum.shape[0], momentum.shape[1:].numel()].append(place)
     for shape, places in by_shape.items():
-        stacks = [whole(momenta[place]).reshape(-1, *shape) for place in places]
-        updates = orthogonalise(torch.cat(stacks)) * (ADAM_RMS * max(shape) ** 0.5)
-        yield from zip(places, (update.flatten(0, 1) for update in updates.split([len(s) for s in stacks])), strict=True)
+        matrices = torch.stack([whole(momenta[place]).flatten(1) for place in places])
+        yield from zip(places, orthogonalise(matrices) * (ADAM_RMS * max(shape) ** 0.5), strict=True)

@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional
 
 from divid.flops import count_flops
+from divid.models.cpu_blocks import linear
 
 
 def small_network() -> nn.Sequential:
@@ -28,8 +29,6 @@ def test_flops_of_attention_on_a_cpu_are_counted_forward_and_backward():
 
 
 def test_flops_of_a_linear_layer_do_not_depend_on_who_computes_it():
-    from divid.models.cpu_blocks import linear
-
     layer, x = nn.Linear(6, 4), torch.randn(2, 3, 6)
 
     def run():

@@ -36,10 +36,11 @@ class AttentionBySize:
         if hidden_states.device.type != "cpu" or hidden_states.ndim != 3:
             return self._fused
         keys = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        if is_float32_on_cpu(hidden_states) and encoder_hidden_states is None:
-            return self._self
-        if is_float32_on_cpu(hidden_states) and keys.shape[1] == 2:
-            return self._pair
+        if is_float32_on_cpu(hidden_states):
+            if encoder_hidden_states is None:
+                return self._self
+            if keys.shape[1] == 2:
+                return self._pair
         return self._plain if hidden_states.shape[1] * keys.shape[1] <= MOST_SCORES else self._fused
 
 

@@ -41,14 +41,13 @@ def orthogonalise(matrices: Float[Tensor, "*count rows columns"]) -> Float[Tenso
         that is taken. Differs: 4 iterations instead of 5; singular values below a two-hundredth of the norm stay smaller.
     """
     is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.to(torch.float32)
+    x = matrices.reshape(-1, *matrices.shape[-2:]).to(torch.float32)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     x = x.bfloat16() if has_bf16_units(x.device.type) else x
     x = x.mT if is_tall else x
     through_gram = x.dtype == torch.float32 and x.shape[-1] >= 2 * x.shape[-2]
-    stack = x if x.ndim == 3 else x.reshape(-1, *x.shape[-2:])
-    x = (_iterated_through_gram(stack) if through_gram else _iterated(stack)).view(x.shape)
-    return (x.mT if is_tall else x).to(matrices)
+    x = _iterated_through_gram(x) if through_gram else _iterated(x)
+    return (x.mT if is_tall else x).to(matrices).reshape(matrices.shape)
 
 
 def _iterated(x: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from divid.benchmark.cells import (
     DataFolder,
     settle,
 )
+from divid.benchmark.found_runs import check_found_run
 from divid.benchmark.locks import FileLock, folder_time, try_lock
 from divid.benchmark.plan import CellSpec, Plan, cell_settings, clip_shape, default_settings, dump_plan, judge_settings
 from divid.benchmark.scoring import Clips, save_figure, score_cell
@@ -77,7 +78,7 @@ def check_plan(plan: Plan, cells: Sequence[CellSpec], folder: BenchmarkFolder) -
         folder: Where.
 
     Raises:
-        ConfigError: A cell, or a judge, was begun there with other settings.
+        ConfigError: A cell, or a judge, was begun there with other settings, or a run put there is not the cell's.
         MissingExtraError: Leakage or realism is asked for, and what it needs is not installed.
         ModelError: The feature network's weights are missing, damaged or another network's.
         OutputError: The folder cannot be written.
@@ -98,6 +99,8 @@ def check_plan(plan: Plan, cells: Sequence[CellSpec], folder: BenchmarkFolder) -
         if cell.settings.is_file() and cell.has_work:
             settings = {**cell_settings(spec, plan), "clips": prints[spec.data]}
             settle(cell.settings, settings, f"cell {spec.name}", default_settings(spec))
+        elif cell.has_model:
+            check_found_run(spec, cell, prints[spec.data])
     folder.path.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder.plan) as temporary:
         temporary.write_text(dump_plan(plan), encoding="utf-8")

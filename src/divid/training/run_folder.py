@@ -130,6 +130,15 @@ class RunFolder:
         """
         return read_json(self.info, TrainingError, "the run cannot be resumed, train again into a new --out")
 
+    def read_recipe(self) -> Recipe:
+        """Read recipe.yaml, resolved.
+
+        Raises:
+            ConfigError: It is missing or damaged, or this divid does not know one of its keys.
+        """
+        values = read_yaml(self.recipe)
+        return recipe_from_values({**values, "model": fill_in_younger(values.get("model", {}))}).resolve()
+
     def check_resumed_recipe(self, recipe: Recipe) -> Recipe:
         """Compare a recipe with the one that the run began with.
 
@@ -143,8 +152,7 @@ class RunFolder:
         Raises:
             ConfigError: Keys differ that would change the run; the message names them.
         """
-        values = read_yaml(self.recipe)
-        before = recipe_from_values({**values, "model": fill_in_younger(values.get("model", {}))}).resolve()
+        before = self.read_recipe()
         if recipe.training.precision == "auto":
             recipe = replace(recipe, training=replace(recipe.training, precision=before.training.precision))
         if recipe.training.fit_minutes and recipe.training.fit_minutes == before.training.fit_minutes:

@@ -192,7 +192,8 @@ class DenoiserConfig:
             one scales and shifts the channels, at every place alike.
         canvas_warp: Whether the map is scaled and shifted in its plane by four numbers that both tokens tell: the static one has
             a say in how large and where a body is, and none in its pose.
-        conditioning: `cross_attention` (paper), `adagn`: tokens enter through the scale and shift of the group norms, or `both`.
+        conditioning: `cross_attention`, `adagn`: tokens enter through the scale and shift of the group norms, or `both` (preset;
+            paper cross_attention).
         norm_groups: Groups of the group norms (preset; paper 32). In narrow networks 32 leave so few channels a group that the
             norms take out the constant colours which the tokens have set.
     """
@@ -207,7 +208,7 @@ class DenoiserConfig:
     canvas_channels: int = 0
     canvas_source: CanvasSource = "both"
     canvas_warp: bool = False
-    conditioning: Conditioning = "cross_attention"
+    conditioning: Conditioning | None = None
     norm_groups: int | None = None
 
 

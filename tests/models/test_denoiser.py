@@ -12,7 +12,14 @@ from divid.models.denoiser import Denoiser, most_heads
 from divid.models.token_canvas import ModulatedBlock, TokenCanvas, TokenWarp
 
 TOKENS = TokenConfig(static_dim=6, dynamic_dim=4)
-WIDTHS = {"blocks_per_level": 1, "attention_levels": (1,), "attention_width": 16, "attention_heads": 2, "norm_groups": 4}
+WIDTHS = {
+    "blocks_per_level": 1,
+    "attention_levels": (1,),
+    "attention_width": 16,
+    "attention_heads": 2,
+    "conditioning": "cross_attention",
+    "norm_groups": 4,
+}
 
 
 def config(**changes):

@@ -73,7 +73,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.register_buffer("input_scale", None if input_scale is None else input_scale.float(), persistent=False)
         assert config.channels and config.blocks_per_level and config.patch_size and config.attention_width
-        assert config.attention_levels is not None and config.norm_groups and tokens.static_dim and tokens.dynamic_dim
+        assert config.attention_levels is not None and config.conditioning is not None and config.norm_groups
+        assert tokens.static_dim and tokens.dynamic_dim
         self.patch_size = config.patch_size
         self.uses_cross_attention = config.conditioning != "adagn"
         self.uses_norms = config.conditioning != "cross_attention"

@@ -86,6 +86,11 @@ def test_numbers_and_words_are_read_as_people_mean_them(tmp_path):
         ("training: {num_steps: 0}", "training.num_steps is 0"),
         ("training: {learning_rate: .nan}", "training.learning_rate is nan"),
         ("training: {log_every_steps: 0}", "training.log_every_steps is 0, must lie between 1 and 100000000"),
+        ("training: {learning_rate_decay_start: 1}", "training.learning_rate_decay_start is 1, must lie between 0 and 0.999"),
+        (
+            "training: {learning_rate_decay_start: 0.5, learning_rate_schedule: constant}",
+            "training.learning_rate_decay_start is of the schedule cosine: set one of the two",
+        ),
         ("training: {weight_decay: -1}", "training.weight_decay is -1"),
         ("data: {num_workers: -1}", "data.num_workers is -1"),
         ("model: {diffusion: {num_train_timesteps: 1}}", "num_train_timesteps is 1, must lie between 2"),

@@ -185,6 +185,8 @@ class TrainingConfig:
         learning_rate: Highest rate.
         warmup_steps: Steps of linear warm-up.
         learning_rate_schedule: `cosine` decay to 0 over `num_steps`, or `constant`.
+        learning_rate_decay_start: Share of the training after which the cosine begins, so that what begins late is learned at the
+            full rate; 0: at once.
         weight_decay: Decoupled from the gradient.
         gradient_clip: Largest norm of the gradient; 0 switches clipping off.
         ema_decay: Highest decay of the moving average of the weights, min(this, (1 + n) / (10 + n)).
@@ -213,6 +215,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     warmup_steps: int = 200
     learning_rate_schedule: Literal["cosine", "constant"] = "cosine"
+    learning_rate_decay_start: float = 0.0
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     ema_decay: float = 0.999
@@ -278,6 +281,8 @@ class Recipe:
         check_range("data.augmentation", self.data.augmentation, 0, 3)
         check_choice("training.optimizer", self.training.optimizer, get_args(OptimizerName))
         check_range("training.frames_per_clip", self.training.frames_per_clip, 0, self.data.frames_per_sequence)
+        if self.training.learning_rate_schedule == "constant" and self.training.learning_rate_decay_start:
+            raise ConfigError("training.learning_rate_decay_start is of the schedule cosine: set one of the two")
         for name, low, high in _TRAINING_RANGES:
             check_range(f"training.{name}", getattr(self.training, name), low, high)
         if self.training.shard_weights and self.training.shard_optimizer:
@@ -291,7 +296,8 @@ class Recipe:
 
 _TRAINING_RANGES: tuple[tuple[str, float, float], ...] = (
     ("num_steps", 1, 10**8), ("batch_size", 1, 10**6), ("learning_rate", 1e-9, 1), ("warmup_steps", 0, 10**8),
-    ("weight_decay", 0, 10), ("gradient_clip", 0, 10**9), ("ema_decay", 0, 1), ("checkpoint_minutes", 0, 10**6),
+    ("learning_rate_decay_start", 0, 0.999), ("weight_decay", 0, 10), ("gradient_clip", 0, 10**9), ("ema_decay", 0, 1),
+    ("checkpoint_minutes", 0, 10**6),
     ("validate_every_steps", 0, 10**8), ("num_validation_clips", 0, 10**6), ("max_minutes", 0, 10**6),
     ("fit_minutes", 0, 10**6), ("log_every_steps", 1, 10**8),
 )  # fmt: skip

@@ -46,6 +46,15 @@ def test_rate_warms_up_and_falls_to_0():
     assert rates == sorted(rates, reverse=True)
 
 
+def test_rate_falls_late_if_it_is_told_to():
+    options = TrainingConfig(num_steps=100, warmup_steps=10, learning_rate=1.0, learning_rate_decay_start=0.6)
+    assert learning_rate(0, options) == pytest.approx(0.1)
+    assert [learning_rate(step, options) for step in (9, 30, 60)] == [1.0, 1.0, 1.0]
+    assert learning_rate(80, options) == pytest.approx(0.5)
+    assert 0 < learning_rate(99, options) < 0.01
+    assert learning_rate(100, options) == pytest.approx(0.0)
+
+
 def test_norms_and_biases_do_not_decay():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.Linear(4, 4))
     decaying, still = parameter_groups(model, 0.3)

@@ -25,12 +25,17 @@ def learning_rate(step: int, options: TrainingConfig) -> float:
 
     Args:
         step: Number of the step, from 0.
-        options: The highest rate and the shape.
+        options: The highest rate, the shape, and where the cosine begins.
+
+    Source:
+        A constant rate before the decay: Hu et al., "MiniCPM" (2024), warmup-stable-decay.
     """
     rate = options.learning_rate * min(1.0, (step + 1) / max(1, options.warmup_steps))
     if options.learning_rate_schedule == "constant":
         return rate
-    return rate * 0.5 * (1 + math.cos(math.pi * min(1.0, step / options.num_steps)))
+    start = options.learning_rate_decay_start
+    progress = (step / options.num_steps - start) / (1 - start)
+    return rate * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, progress))))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -78,6 +78,10 @@ def test_numbers_and_words_are_read_as_people_mean_them(tmp_path):
         ("training: {learning_rate: fast}", "training.learning_rate must be a number, got 'fast'"),
         ("training: {precision: fp16}", "training.precision must be one of auto, fp32, bf16, got 'fp16'"),
         ("model: {channels: 2}", "model.channels is 2 (allowed: 1, 3)"),
+        (
+            "model: {tokens: {static_invariance_frame: any}}",
+            "model.tokens.static_invariance_frame must be one of same, other, got 'any'",
+        ),
         ("model: {tokens: {use_residual: yes}}", "model.tokens.use_residual must be true or false, got 'yes'"),
         ("model: {denoiser: {channels: [64, wide]}}", "each a whole number or null, got [64, 'wide']"),
         ("model: {denoiser: {channels: 64}}", "model.denoiser.channels must be a list"),

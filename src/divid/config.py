@@ -24,6 +24,7 @@ from divid.model_parts import (
     DiffusionConfig,
     EncoderConfig,
     FeatureNetworkName,
+    InvarianceFrame,
     PerceptualConfig,
     PredictionType,
     ScheduleName,
@@ -394,6 +395,7 @@ def _validate_model(model: ModelConfig) -> None:
     check_choice("model.channels", model.channels, (1, 3))
     check_choice("model.tokens.static_source", tokens.static_source, get_args(StaticSource))
     check_choice("model.tokens.motion_augmentation_target", tokens.motion_augmentation_target, get_args(AugmentationTarget))
+    check_choice("model.tokens.static_invariance_frame", tokens.static_invariance_frame, get_args(InvarianceFrame))
     check_choice("model.denoiser.conditioning", denoiser.conditioning, get_args(Conditioning))
     check_choice("model.denoiser.canvas_source", denoiser.canvas_source, get_args(CanvasSource))
     check_choice("model.bottleneck.kind", model.bottleneck.kind, get_args(BottleneckKind))

@@ -12,6 +12,7 @@ LATE_LEVERS = ("motion_augmentation", "motion_augmentation_proportions", "back_t
 """Fields of `TokenConfig` that a field `..._start` lets begin late in the training."""
 
 StaticSource = Literal["first", "random", "average", "whole"]
+InvarianceFrame = Literal["same", "other"]
 Conditioning = Literal["cross_attention", "adagn", "both"]
 AugmentationTarget = Literal["unmoved", "sideways", "moved"]
 CanvasSource = Literal["both", "dynamic", "modulated"]
@@ -93,6 +94,8 @@ class TokenConfig:
             `motion_augmentation` or `back_translation` let them see it, in units of their variance, in steps in which one of
             these or `static_flip` is at work; 0 (paper): none.
         static_invariance: The same for the static token, which sees another clip where that is back-translated.
+        static_invariance_frame: Frame of the clip as it is asked for that the static token is compared with: the `same`, or any
+            `other` at random, so that what does not stay from frame to frame, the pose, is to leave the static token.
     """
 
     static_dim: int | None = None
@@ -119,6 +122,7 @@ class TokenConfig:
     back_translation_start: float = 0.2
     dynamic_invariance: float = 0.0
     static_invariance: float = 0.0
+    static_invariance_frame: InvarianceFrame = "same"
 
     def late_starts(self) -> dict[str, float]:
         """Give those of the `LATE_LEVERS` that are on, and the share of the training after which each begins."""

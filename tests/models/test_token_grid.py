@@ -149,6 +149,22 @@ def test_a_static_token_that_sees_the_same_frame_has_no_distance():
     assert terms["dynamic_invariance"].item() > 0.01
 
 
+def test_a_static_token_may_be_compared_with_that_of_any_other_frame():
+    tokens = {"motion_augmentation": 1.0, "static_source": "random", "static_invariance": 1.0, "static_invariance_frame": "other"}
+    model = make_model(tokens=tokens)
+    randomness, clips = step(), video()
+    frames = (randomness.uniform("compared static frame") * clips.shape[1]).long()
+    seen = (randomness.uniform("static frame") * clips.shape[1]).long()
+    assert not torch.equal(frames, seen)
+    terms = model.losses(clips, randomness)
+    features = model.frame_features(clips)
+    one, other = (model._tokens(features, choice).codes.static for choice in (seen, frames))
+    assert terms["static_invariance"].item() == pytest.approx(token_distance(one, other).item(), rel=1e-4)
+    assert terms["static_invariance"].item() > 0.01
+    still = clips[:, :1].expand_as(clips).contiguous()
+    assert model.losses(still, randomness)["static_invariance"].item() < 1e-9
+
+
 def test_tokens_are_compared_with_those_of_the_clip_that_is_asked_for(monkeypatch):
     tokens = {"motion_augmentation": 1.0, "motion_augmentation_target": "sideways", "dynamic_invariance": 1.0}
     model = make_model(tokens=tokens)

@@ -280,7 +280,7 @@ class DividModel(SequenceModel):
         tokens = self.sequence_encoder(motion, motion[:, :1], static.mean(1))
         if not is_compared:
             return tokens, {}
-        as_it_is = self._tokens(plain, choice).codes
+        as_it_is = self._tokens(plain, self._compared_choice(video, randomness, choice)).codes
         return tokens, {
             f"{kind}_invariance": token_distance(getattr(tokens.codes, kind), getattr(as_it_is, kind))
             for kind, weight in weights.items()
@@ -388,6 +388,12 @@ class DividModel(SequenceModel):
         if self.options.tokens.static_source not in ("random", "average"):
             return None
         return to_device((randomness.uniform("static frame") * video.shape[1]).long(), video.device)
+
+    def _compared_choice(self, video: Video, randomness: Randomness, choice: Tensor | None) -> Tensor | None:
+        """Give the frame of each clip that `static_invariance` compares the static token with."""
+        if self.options.tokens.static_invariance_frame == "same":
+            return choice
+        return to_device((randomness.uniform("compared static frame") * video.shape[1]).long(), video.device)
 
     def _with_noise(self, static: Tensor, dynamic: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor]:
         """Add noise to tokens of shape (clips, frames, dim): one draw for the static one of a clip, one for each dynamic one."""

@@ -84,12 +84,15 @@ def compare(reference: Curve, runs: Sequence[Curve]) -> list[dict[str, Any]]:
 
     Returns:
         One row a run, the reference first: name, seconds a step, last loss; and when the reference's last loss was first
-        reached, in minutes, clips, and as a share of the reference's time (None: never).
+        reached, by the reference as by the others, in minutes, clips, and as a share of the reference's time until then (None:
+        never).
     """
     goal = reference.losses[-1]
+    first = reference.first_at(goal)
+    assert first is not None
     rows = []
     for curve in (reference, *runs):
-        place = len(curve.steps) - 1 if curve is reference else curve.first_at(goal)
+        place = curve.first_at(goal)
         rows.append(
             {
                 "run": curve.name,
@@ -98,7 +101,7 @@ def compare(reference: Curve, runs: Sequence[Curve]) -> list[dict[str, Any]]:
                 "minutes_in_all": curve.minutes[-1],
                 "minutes_to_reference": None if place is None else curve.minutes[place],
                 "clips_to_reference": None if place is None else curve.clips[place],
-                "share_of_reference_time": None if place is None else curve.minutes[place] / reference.minutes[-1],
+                "share_of_reference_time": None if place is None else curve.minutes[place] / reference.minutes[first],
             }
         )
     return rows

@@ -29,6 +29,13 @@ def test_time_and_clips_until_the_references_loss():
     assert fast["share_of_reference_time"] == pytest.approx(1 / 8)
 
 
+def test_a_reference_that_had_its_last_loss_before_counts_until_then():
+    wavering = Curve("wavering", [10, 20, 30, 40], [0.9, 0.15, 0.3, 0.2], seconds_a_step=6.0, clips_a_step=4)
+    reference, fast = compare(wavering, [FAST])
+    assert (reference["minutes_to_reference"], reference["minutes_in_all"]) == (2.0, 4.0)
+    assert fast["share_of_reference_time"] == pytest.approx(0.25)
+
+
 def test_a_loss_that_was_not_reached_is_none():
     assert compare(FAST, [SLOW])[1]["share_of_reference_time"] is None
 

@@ -85,6 +85,23 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: (natural_key(p.name), p.name))
 
 
+def check_exists(path: Path) -> None:
+    """Check that something lies at a path, before what reads it is loaded.
+
+    Args:
+        path: File or folder.
+
+    Raises:
+        VideoReadError: If nothing does.
+    """
+    try:
+        is_there = path.exists()
+    except OSError as error:
+        raise VideoReadError(f"{path}: cannot be read ({describe(error)}): check its permissions") from error
+    if not is_there:
+        raise VideoReadError(f"{path}: there is no such file or folder: check the path")
+
+
 def open_raw(path: Path) -> RawVideo:
     """Open a video file, GIF, WebP, image or folder of images; what it is, its content decides and not its ending.
 
@@ -97,8 +114,7 @@ def open_raw(path: Path) -> RawVideo:
     try:
         if path.is_dir():
             return _open_folder(path)
-        if not path.exists():
-            raise VideoReadError(f"{path}: there is no such file or folder: check the path")
+        check_exists(path)
         if not path.is_file():
             raise VideoReadError(f"{path}: is neither a file nor a folder")
         with path.open("rb") as file:

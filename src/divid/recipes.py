@@ -15,6 +15,7 @@ from divid.baselines.options import DBSEConfig, SPYLConfig
 from divid.config import ModelConfig, Recipe, from_dict, to_dict
 from divid.distillation.options import ConsistencyConfig
 from divid.errors import ConfigError, nearest
+from divid.presets import PRESETS
 
 MODEL_CONFIGS: dict[str, type] = {"dbse": DBSEConfig, "spyl": SPYLConfig, "consistency": ConsistencyConfig}
 """Methods whose options, the keys under `model`, are not DiViD's `ModelConfig`."""
@@ -200,6 +201,9 @@ def _find(path_or_name: str | Path) -> Path:
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise ConfigError(f"there is no recipe file {str(path)!r}: give a YAML file, or one of {', '.join(list_recipes())}")
     bundled = [file for file in _recipe_files() if file.stem == path.name]
+    if not bundled and path.name in PRESETS:
+        names = ", ".join(list_recipes())
+        raise ConfigError(f"{path.name} is a preset and no recipe: take one of {names}, with --set model.preset={path.name}")
     if not bundled:
         raise ConfigError(f"there is no recipe {str(path)!r}{nearest(str(path), list_recipes())}")
     return bundled[0]

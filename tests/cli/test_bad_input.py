@@ -91,6 +91,13 @@ def test_bad_videos(command, kind, clips, model_folder, out, tmp_path, refused):
     refused([*words, "--model", model_folder, "--device", "cpu"], BAD_VIDEOS[kind])
 
 
+@pytest.mark.parametrize("command", ["swap", "reconstruct", "interpolate"])
+def test_missing_videos_are_named_before_a_model_is_loaded(command, clips, out, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr("divid.cli.common.load_pipeline", lambda args: pytest.fail("the model was loaded first"))
+    words = video_command(command, tmp_path / "absent.mp4", clips / "a.mp4", out)
+    refused(words, "absent.mp4: there is no such file or folder: check the path")
+
+
 def test_prepare_skips_and_reports_bad_videos(clips, tmp_path, refused, capfd):
     kinds = [kind for kind in BAD_VIDEOS if "one frame" not in kind]
     (tmp_path / "clips").mkdir()

@@ -189,11 +189,15 @@ def output_folder(out: str) -> Path:
     return folder
 
 
-def early_output_check(out: str, inputs: Sequence[str | None], endings: tuple[str, ...] = (".mp4", ".gif", ".png")) -> None:
-    """Refuse an output path before the model is loaded, which takes seconds."""
+def early_path_check(out: str, inputs: Sequence[str | None], endings: tuple[str, ...] = (".mp4", ".gif", ".png")) -> None:
+    """Refuse an output path, or an input that is missing, before the model is loaded, which takes seconds."""
+    from divid.decoding import check_exists
     from divid.video import check_output
 
-    check_output(Path(out), inputs=[Path(path) for path in inputs if path], endings=endings)
+    paths = [Path(path) for path in inputs if path]
+    check_output(Path(out), inputs=paths, endings=endings)
+    for path in paths:
+        check_exists(path)
 
 
 class ProgressLines:

@@ -35,7 +35,7 @@ def run(args: Namespace) -> None:
 
     folder = Path(args.input)
     paths = find_videos(folder)
-    common.early_output_check(args.out, [str(path) for path in paths], ENDINGS)
+    common.early_path_check(args.out, [str(path) for path in paths], ENDINGS)
     pipeline = common.load_pipeline(args)
     skipped: list[Path] = []
     with common.progress_bar() as progress:

@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Interpolate."""
-    common.early_output_check(args.out, [args.appearance, args.motion, args.to_appearance, args.to_motion])
+    common.early_path_check(args.out, [args.appearance, args.motion, args.to_appearance, args.to_motion])
     pipeline = common.load_pipeline(args)
     with common.progress_bar() as progress:
         result = pipeline.interpolate(

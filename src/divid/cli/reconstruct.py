@@ -21,7 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Reconstruct."""
-    common.early_output_check(args.out, [args.input])
+    common.early_path_check(args.out, [args.input])
     pipeline = common.load_pipeline(args)
     with common.progress_bar() as progress:
         result = pipeline.reconstruct(args.input, args.out, **common.render_options(args, pipeline, progress))

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--appearance", required=True, help="video, image or folder of images: who and where")
+    parser.add_argument(
+        "--appearance",
+        required=True,
+        help="video, image or folder of images: who and where (models by the recipes see its first frame alone)",
+    )
     parser.add_argument("--motion", required=True, help="video of any length: what happens")
     parser.add_argument("--out", required=True, help="result: .mp4, .gif, or .png for a sheet of appearance, motion and swap")
     common.add_model_arguments(parser)
@@ -22,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     """Swap."""
-    common.early_output_check(args.out, [args.appearance, args.motion])
+    common.early_path_check(args.out, [args.appearance, args.motion])
     pipeline = common.load_pipeline(args)
     with common.progress_bar() as progress:
         result = pipeline.swap(args.appearance, args.motion, args.out, **common.render_options(args, pipeline, progress))

@@ -123,7 +123,7 @@ def test_bad_overrides_are_errors(tmp_path):
 def test_missing_recipes_name_the_nearest(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'puppets-cpu'"):
         load_recipe("pupets-cpu")
-    with pytest.raises(ConfigError, match="base is a preset and no recipe: take one of .* with --set model.preset=base"):
+    with pytest.raises(ConfigError, match=r"base is a preset and no recipe: take one of .* with --set model.preset=base"):
         load_recipe("base")
     with pytest.raises(ConfigError, match="there is no recipe file"):
         load_recipe(tmp_path / "none.yaml")

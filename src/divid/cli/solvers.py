@@ -211,9 +211,9 @@ def _facts(args: Namespace, device: str, num_pairs: int, batch_clips: int) -> di
     machine = torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     return {
         "model": str(args.model),
-        "student": args.student,
+        **({"student": args.student} if args.student else {}),
         "data": str(args.data),
-        "judge": args.judge,
+        **({"judge": args.judge} if args.judge else {}),
         "pairs": num_pairs,
         "batch_clips": batch_clips,
         "seed": args.seed,

@@ -86,10 +86,14 @@ def compare(reference: Curve, runs: Sequence[Curve]) -> list[dict[str, Any]]:
         One row a run, the reference first: name, seconds a step, last loss; and when the reference's last loss was first
         reached, by the reference as by the others, in minutes, clips, and as a share of the reference's time until then (None:
         never).
+
+    Raises:
+        InputError: The reference's last loss is not a number.
     """
     goal = reference.losses[-1]
     first = reference.first_at(goal)
-    assert first is not None
+    if first is None:
+        raise InputError(f"{reference.name} ends with a loss of {goal}: give a reference that ends with a number")
     rows = []
     for curve in (reference, *runs):
         place = curve.first_at(goal)

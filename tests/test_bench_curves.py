@@ -1,11 +1,13 @@
 """Which run is sooner at a reference's loss: by hand-made curves, and from run folders."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from bench.curves import Curve, compare, main, read_curve
+from divid.errors import InputError
 
 SLOW = Curve("slow", [10, 20, 40], [0.9, 0.5, 0.2], seconds_a_step=6.0, clips_a_step=4)
 FAST = Curve("fast", [10, 20, 40], [0.4, 0.2, 0.1], seconds_a_step=1.5, clips_a_step=8)
@@ -34,6 +36,11 @@ def test_a_reference_that_had_its_last_loss_before_counts_until_then():
     reference, fast = compare(wavering, [FAST])
     assert (reference["minutes_to_reference"], reference["minutes_in_all"]) == (2.0, 4.0)
     assert fast["share_of_reference_time"] == pytest.approx(0.25)
+
+
+def test_a_reference_that_ends_with_no_number_is_refused():
+    with pytest.raises(InputError, match="slow ends with a loss of nan: give a reference"):
+        compare(replace(SLOW, losses=[0.9, 0.5, float("nan")]), [FAST])
 
 
 def test_a_loss_that_was_not_reached_is_none():

@@ -93,7 +93,7 @@ def test_numbers_and_words_are_read_as_people_mean_them(tmp_path):
         ("training: {learning_rate_decay_start: 1}", "training.learning_rate_decay_start is 1, must lie between 0 and 0.999"),
         (
             "training: {learning_rate_decay_start: 0.5, learning_rate_schedule: constant}",
-            "training.learning_rate_decay_start is of the schedule cosine: set one of the two",
+            "the schedule is constant: set learning_rate_schedule to cosine, or learning_rate_decay_start to 0",
         ),
         ("training: {weight_decay: -1}", "training.weight_decay is -1"),
         ("data: {num_workers: -1}", "data.num_workers is -1"),

@@ -283,7 +283,10 @@ class Recipe:
         check_choice("training.optimizer", self.training.optimizer, get_args(OptimizerName))
         check_range("training.frames_per_clip", self.training.frames_per_clip, 0, self.data.frames_per_sequence)
         if self.training.learning_rate_schedule == "constant" and self.training.learning_rate_decay_start:
-            raise ConfigError("training.learning_rate_decay_start is of the schedule cosine: set one of the two")
+            raise ConfigError(
+                "training.learning_rate_decay_start is where the schedule cosine begins to fall, and the schedule is constant: "
+                "set learning_rate_schedule to cosine, or learning_rate_decay_start to 0"
+            )
         for name, low, high in _TRAINING_RANGES:
             check_range(f"training.{name}", getattr(self.training, name), low, high)
         if self.training.shard_weights and self.training.shard_optimizer:

@@ -97,9 +97,13 @@ def check_exists(path: Path) -> None:
     try:
         is_there = path.exists()
     except OSError as error:
-        raise VideoReadError(f"{path}: cannot be read ({describe(error)}): check its permissions") from error
+        raise _unreadable(path, error) from error
     if not is_there:
         raise VideoReadError(f"{path}: there is no such file or folder: check the path")
+
+
+def _unreadable(path: Path, error: OSError) -> VideoReadError:
+    return VideoReadError(f"{path}: cannot be read ({describe(error)}): check its permissions")
 
 
 def open_raw(path: Path) -> RawVideo:
@@ -120,7 +124,7 @@ def open_raw(path: Path) -> RawVideo:
         with path.open("rb") as file:
             head = file.read(12)
     except OSError as error:
-        raise VideoReadError(f"{path}: cannot be read ({describe(error)}): check its permissions") from error
+        raise _unreadable(path, error) from error
     if not head:
         raise VideoReadError(f"{path}: the file is empty (0 bytes): copy or download it again")
     try:

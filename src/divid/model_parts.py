@@ -94,8 +94,8 @@ class TokenConfig:
             `motion_augmentation` or `back_translation` let them see it, in units of their variance, in steps in which one of
             these or `static_flip` is at work; 0 (paper): none.
         static_invariance: The same for the static token, which sees another clip where that is back-translated.
-        static_invariance_frame: Frame of the clip as it is asked for that the static token is compared with: the `same`, or any
-            `other` at random, so that what does not stay from frame to frame, the pose, is to leave the static token.
+        static_invariance_frame: Frame of the clip as it is asked for that the static token is compared with: the `same`, or
+            `other`, one drawn at random, so that what does not stay from frame to frame, the pose, is to leave the static token.
     """
 
     static_dim: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -194,6 +194,21 @@ def _recipe_files() -> list[Path]:
     return [path for path in _recipes_folder().rglob("*.yaml") if path.parent.name != PLANS_FOLDER]
 
 
+def changes_between(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
+    """Tell what differs between two flattened recipes or settings, a phrase a key, as in `seed (3 then, 0 now)`.
+
+    A key that is there no more differs, whatever its value was.
+
+    Args:
+        before: Values by dotted key.
+        now: The same, later.
+        free: Keys that may differ.
+    """
+    keys = [key for key in sorted(before.keys() | now.keys()) if key not in free]
+    differing = [key for key in keys if key not in now or before.get(key) != now[key]]
+    return [f"{key} ({before.get(key)} then, {now.get(key)} now)" for key in differing]
+
+
 def _find(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
     if path.is_file():
@@ -201,10 +216,10 @@ def _find(path_or_name: str | Path) -> Path:
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise ConfigError(f"there is no recipe file {str(path)!r}: give a YAML file, or one of {', '.join(list_recipes())}")
     bundled = [file for file in _recipe_files() if file.stem == path.name]
-    if not bundled and path.name in PRESETS:
-        names = ", ".join(list_recipes())
-        raise ConfigError(f"{path.name} is a preset and no recipe: take one of {names}, with --set model.preset={path.name}")
     if not bundled:
+        if path.name in PRESETS:
+            names = ", ".join(list_recipes())
+            raise ConfigError(f"{path.name} is a preset and no recipe: take one of {names}, with --set model.preset={path.name}")
         raise ConfigError(f"there is no recipe {str(path)!r}{nearest(str(path), list_recipes())}")
     return bundled[0]
 

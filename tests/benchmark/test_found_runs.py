@@ -9,7 +9,7 @@ import pytest
 from small_plans import write_plan
 
 from divid.benchmark.cells import BenchmarkFolder
-from divid.errors import ConfigError, InputError
+from divid.errors import ConfigError, TrainingError
 from divid.recipes import load_recipe
 from divid.training.fit import train
 from labelled_clips import prepare_clips
@@ -43,9 +43,9 @@ def test_a_run_of_the_cells_recipe_is_taken_as_it_is(clips_folder, run_plan, tmp
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"training.learning_rate": 0.5}, r"training.learning_rate \(0.5 in the run, 0.01 in the plan\)"),
-        ({"seed": 3}, r"seed \(3 in the run, 0 in the plan\)"),
-        ({"training.num_steps": 4}, r"training.num_steps \(4 in the run, 6 in the plan\)"),
+        ({"training.learning_rate": 0.5}, r"training.learning_rate \(0.5 then, 0.01 now\)"),
+        ({"seed": 3}, r"seed \(3 then, 0 now\)"),
+        ({"training.num_steps": 4}, r"training.num_steps \(4 then, 6 now\)"),
     ],
 )
 def test_a_run_of_another_recipe_is_named_before_any_work(clips_folder, run_plan, tmp_path, changes, named):
@@ -72,7 +72,7 @@ def test_a_run_that_lacks_what_it_depended_on_is_refused(clips_folder, run_plan,
     path.unlink()
     if text is not None:
         path.write_text(text)
-    with pytest.raises((ConfigError, InputError), match=name):
+    with pytest.raises((ConfigError, TrainingError), match=name):
         run_plan(plan, out)
 
 
@@ -80,5 +80,5 @@ def test_a_run_without_fingerprints_is_refused(clips_folder, run_plan, tmp_path)
     plan, out = put_run(tmp_path, clips_folder)
     path = BenchmarkFolder(out).cell(CELL).run / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "data": "none"}))
-    with pytest.raises(ConfigError, match="the clips that it was trained on"):
+    with pytest.raises(TrainingError, match=r"run\.json is damaged"):
         run_plan(plan, out)

@@ -28,6 +28,7 @@ from divid.benchmark.locks import Holder, is_stale
 from divid.benchmark.plan import CellSpec
 from divid.errors import ConfigError, InputError
 from divid.json_files import read_json, write_json
+from divid.recipes import changes_between
 
 RESULT_FORMAT = "divid-cell"
 RESULT_VERSION = 1
@@ -207,11 +208,19 @@ def settle(path: Path, settings: Mapping[str, Any], what: str, defaults: Mapping
     before = read_json(path, InputError, REMAKE)
     known = json.loads(json.dumps(dict(defaults)))
     before = {**{key: known[key] for key in now if key in known and key not in before}, **before}
-    keys = [key for key in now if before.get(key) != now[key]] + [key for key in before if key not in now]
-    if keys:
-        changes = ", ".join(f"{key} ({before.get(key)} then, {now.get(key)} now)" for key in keys[:3])
-        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-        raise ConfigError(f"{what} was begun with other settings: {changes}{more}; give another --out, or remove {path.parent}")
+    changes = changes_between(before, now)
+    if changes:
+        told = name_few(changes)
+        raise ConfigError(f"{what} was begun with other settings: {told}; give another --out, or remove {path.parent}")
+
+
+def name_few(changes: Sequence[str]) -> str:
+    """Name the first three changes, and how many more there are.
+
+    Args:
+        changes: From `changes_between`.
+    """
+    return ", ".join(changes[:3]) + (f" and {len(changes) - 3} more" if len(changes) > 3 else "")
 
 
 def share_of(cells: Sequence[CellSpec], shard: str | None, environment: Mapping[str, str] = os.environ) -> list[CellSpec]:

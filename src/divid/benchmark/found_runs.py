@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from divid.benchmark.cells import CellFolder
+from divid.benchmark.cells import CellFolder, name_few
 from divid.benchmark.plan import SAMPLING_SWITCH, CellSpec
-from divid.errors import ConfigError, InputError
-from divid.json_files import read_json
-from divid.recipes import flatten
+from divid.errors import ConfigError
+from divid.recipes import changes_between, flatten
 from divid.training.initial import TOLD_BY_TRAINING
 from divid.training.run_folder import MAY_CHANGE, RunFolder
 
@@ -27,25 +24,18 @@ def check_found_run(spec: CellSpec, cell: CellFolder, clips: str) -> None:
         clips: Fingerprint of the data set.
 
     Raises:
-        ConfigError: It has another recipe or seed, or other clips; the message names them.
-        InputError: The run lacks its recipe or what else it depended on, or these are damaged.
+        ConfigError: It has another recipe or seed, other clips, or no readable recipe; the message names them.
+        TrainingError: Its run.json is missing or damaged.
     """
     run = RunFolder(cell.run)
     then, now = flatten(run.read_recipe()), flatten(spec.recipe)
     told = {f"model.{key}" for key in TOLD_BY_TRAINING if not now.get(f"model.{key}")}
-    free = {key for key in MAY_CHANGE if key not in _LENGTH} | told | {SAMPLING_SWITCH}
+    sampling = {key for key in now if key.startswith("sampling.")} | {SAMPLING_SWITCH}
+    free = {key for key in MAY_CHANGE if key not in _LENGTH} | told | sampling
     if spec.recipe.training.precision == "auto":
         free.add("training.precision")
-    keys = [key for key in sorted(then.keys() | now.keys()) if key not in free and not key.startswith("sampling.")]
-    changes = [f"{key} ({then.get(key)} in the run, {now.get(key)} in the plan)" for key in keys if then.get(key) != now.get(key)]
-    if _clips_of(run) != [clips]:
+    changes = changes_between(then, now, free)
+    if [print_ for _, print_ in run.read_data()] != [clips]:
         changes.append("the clips that it was trained on")
     if changes:
-        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-        raise ConfigError(f"{run.path} is not what the cell {spec.name} would train: {', '.join(changes[:3])}{more}; remove it")
-
-
-def _clips_of(run: RunFolder) -> list[Any]:
-    info = read_json(run.info, InputError, "put the whole folder of a run there, or remove it")
-    data = info.get("data")
-    return [item.get("fingerprint") for item in data if isinstance(item, dict)] if isinstance(data, list) else []
+        raise ConfigError(f"{run.path} is not what the cell {spec.name} would train: {name_few(changes)}; remove it")

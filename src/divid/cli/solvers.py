@@ -139,7 +139,7 @@ def _write_table(out: Path, facts: Mapping[str, Any], kept: KeptSettings, rows: 
 
     told = {"measured": f"{len(rows)} of {num_settings} settings", "git_commit": ", ".join(kept.commits) or None}
     facts = {**facts, **told}
-    told_of = [(name, str(value)) for name, value in facts.items() if name != "notes"]
+    told_of = [(name, str(value)) for name, value in facts.items() if name != "notes" and value is not None]
     parts = ["# Solvers and steps", markdown_table(("", ""), told_of), *facts["notes"]]
     with atomic_path(out / "solvers.md") as temporary:
         temporary.write_text("\n\n".join([*parts, markdown_table(*solver_table(rows))]) + "\n", encoding="utf-8")
@@ -211,9 +211,9 @@ def _facts(args: Namespace, device: str, num_pairs: int, batch_clips: int) -> di
     machine = torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     return {
         "model": str(args.model),
-        **({"student": args.student} if args.student else {}),
+        "student": args.student,
         "data": str(args.data),
-        **({"judge": args.judge} if args.judge else {}),
+        "judge": args.judge,
         "pairs": num_pairs,
         "batch_clips": batch_clips,
         "seed": args.seed,

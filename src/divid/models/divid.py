@@ -387,13 +387,13 @@ class DividModel(SequenceModel):
     def _static_choice(self, video: Video, randomness: Randomness) -> Tensor | None:
         if self.options.tokens.static_source not in ("random", "average"):
             return None
-        return to_device((randomness.uniform("static frame") * video.shape[1]).long(), video.device)
+        return _random_frames("static frame", video, randomness)
 
     def _compared_choice(self, video: Video, randomness: Randomness, choice: Tensor | None) -> Tensor | None:
         """Give the frame of each clip that `static_invariance` compares the static token with."""
         if self.options.tokens.static_invariance_frame == "same":
             return choice
-        return to_device((randomness.uniform("compared static frame") * video.shape[1]).long(), video.device)
+        return _random_frames("compared static frame", video, randomness)
 
     def _with_noise(self, static: Tensor, dynamic: Tensor, randomness: Randomness) -> tuple[Tensor, Tensor]:
         """Add noise to tokens of shape (clips, frames, dim): one draw for the static one of a clip, one for each dynamic one."""
@@ -488,6 +488,11 @@ def translation_sampling(device: torch.device, num_frames: int) -> SamplingConfi
     """
     sampling = SamplingConfig(num_inference_steps=TRANSLATION_STEPS)
     return replace(sampling, chunk_frames=max(num_frames, 1)) if device.type == "cuda" else sampling
+
+
+def _random_frames(purpose: str, video: Video, randomness: Randomness) -> Tensor:
+    """Draw a frame of each clip."""
+    return to_device((randomness.uniform(purpose) * video.shape[1]).long(), video.device)
 
 
 def _choose(is_first: Tensor, first: Video, second: Video) -> Video:

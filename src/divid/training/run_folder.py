@@ -26,7 +26,7 @@ from divid.config import Recipe
 from divid.errors import ConfigError, OutputError, TrainingError
 from divid.json_files import read_json, write_json
 from divid.presets import fill_in_younger
-from divid.recipes import dump_recipe, flatten, read_yaml, recipe_from_values
+from divid.recipes import changes_between, dump_recipe, flatten, read_yaml, recipe_from_values
 from divid.training.checkpoints import TEMPORARY_ENDING
 from divid.training.metrics import write_text
 
@@ -130,6 +130,17 @@ class RunFolder:
         """
         return read_json(self.info, TrainingError, "the run cannot be resumed, train again into a new --out")
 
+    def read_data(self) -> list[tuple[str, str]]:
+        """Read from run.json path and fingerprint of each data set.
+
+        Raises:
+            TrainingError: It is damaged.
+        """
+        try:
+            return [(item["path"], item["fingerprint"]) for item in self.read_info()["data"]]
+        except (KeyError, TypeError):
+            raise TrainingError(f"{self.info} is damaged: the run cannot be resumed, train again into a new --out") from None
+
     def read_recipe(self) -> Recipe:
         """Read recipe.yaml, resolved.
 
@@ -157,11 +168,10 @@ class RunFolder:
             recipe = replace(recipe, training=replace(recipe.training, precision=before.training.precision))
         if recipe.training.fit_minutes and recipe.training.fit_minutes == before.training.fit_minutes:
             recipe = replace(recipe, training=replace(recipe.training, num_steps=before.training.num_steps)).resolve()
-        old, new = flatten(before), flatten(recipe)
-        differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and key not in MAY_CHANGE)
-        if differing:
-            changes = ", ".join(f"{key} ({old.get(key)} then, {new.get(key)} now)" for key in differing)
-            raise ConfigError(f"the recipe is not the one that {self.path} began with: {changes}; resume with the old values")
+        changes = changes_between(flatten(before), flatten(recipe), MAY_CHANGE)
+        if changes:
+            told = ", ".join(changes)
+            raise ConfigError(f"the recipe is not the one that {self.path} began with: {told}; resume with the old values")
         return recipe
 
     def check_resumed_data(self, info: dict[str, Any]) -> None:
@@ -173,13 +183,9 @@ class RunFolder:
         Raises:
             ConfigError: They are not the same.
         """
-        try:
-            before = self.read_info()["data"]
-            prints = [item["fingerprint"] for item in before]
-        except (KeyError, TypeError):
-            raise TrainingError(f"{self.info} is damaged: the run cannot be resumed, train again into a new --out") from None
-        if prints != [item["fingerprint"] for item in info["data"]]:
-            names = ", ".join(item["path"] for item in before)
+        before = self.read_data()
+        if [print_ for _, print_ in before] != [item["fingerprint"] for item in info["data"]]:
+            names = ", ".join(path for path, _ in before)
             raise ConfigError(
                 f"the data are not those that {self.path} began with ({names}): resume with the same, in the same order"
             )

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from divid.cli.main import main
 from divid.export import WEIGHTS_NAME
 from divid.recipes import load_recipe
 from divid.training.checkpoints import LAST, read_checkpoint
@@ -119,6 +120,25 @@ def test_bad_checkpoints(kind, trained, tmp_path, refused):
     spoil, message = BAD_RUNS[kind]
     spoil(run)
     refused(train_words(trained, run, "--resume"), message)
+
+
+def test_a_run_goes_on_by_its_folder_alone(trained, tmp_path, refused):
+    run = Path(shutil.copytree(trained / "run", tmp_path / "run"))
+    go_on = ["train", "--out", str(run), "--resume", "--device", "cpu"]
+    assert main([*go_on, "--set", "training.num_steps=3"]) == 0
+    assert [row.split(",")[0] for row in (run / "metrics.csv").read_text().splitlines()[1:]][-1] == "3"
+    assert load_recipe(run / "recipe.yaml").training.num_steps == 3
+    refused([*go_on, "--set", "training.batch_size=4"], r"training.batch_size \(2 then, 4 now\); resume with the old values")
+    refused([*go_on, "--seed", "5"], r"seed \(0 then, 5 now\)")
+    refused([*go_on, "--method", "dbse"], "trains divid, not dbse: leave --method out")
+    refused(["train", "--out", str(tmp_path / "none"), "--resume"], "no checkpoint in .* to resume from: train without --resume")
+
+
+@pytest.mark.parametrize(("left_out", "message"), [("--config", "--config is missing: give a recipe"), ("--data", "is missing")])
+def test_a_new_run_needs_recipe_and_data(left_out, message, trained, tmp_path, refused):
+    words = train_words(trained, tmp_path / "run")
+    del words[words.index(left_out) : words.index(left_out) + 2]
+    refused(words, message)
 
 
 def test_widths_that_do_not_fit_together(trained, tmp_path, refused):

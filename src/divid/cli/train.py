@@ -17,13 +17,20 @@ if TYPE_CHECKING:
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument(
-        "--config", required=True, metavar="RECIPE", help="a recipe's name (puppets-cpu, utd-mhad, ...) or YAML file"
+        "--config",
+        default=None,
+        metavar="RECIPE",
+        help="a recipe's name (puppets-cpu, utd-mhad, ...) or YAML file (left out with --resume: the run's)",
     )
     parser.add_argument(
         "--method", default=None, help="train another method by the recipe: divid, dbse or spyl (left out: the recipe's)"
     )
     parser.add_argument(
-        "--data", required=True, nargs="+", metavar="DATASET", help="folders made by divid prepare; several are joined"
+        "--data",
+        default=None,
+        nargs="+",
+        metavar="DATASET",
+        help="folders made by divid prepare; several are joined (left out with --resume: the run's)",
     )
     parser.add_argument("--out", default=None, metavar="RUN", help="the run's folder (not needed with --dry-run)")
     parser.add_argument(
@@ -50,20 +57,31 @@ def run(args: Namespace) -> None:
     """Train, or say what training would cost."""
     from divid.recipes import load_recipe, parse_override
 
+    if args.devices < 1:
+        raise ConfigError(f"--devices is {args.devices}, must be 1 or more")
+    if args.out is None and (args.resume or not args.dry_run):
+        raise ConfigError("--out is missing: name a folder for the run" + ("" if args.resume else ", or add --dry-run"))
+    for name, what in (("config", "a recipe, say puppets-cpu"), ("data", "a folder made by divid prepare")):
+        if getattr(args, name) is None and not args.resume:
+            raise ConfigError(f"--{name} is missing: give {what} (only --resume goes on without it, by what the run has)")
     overrides = dict(parse_override(text) for text in chain.from_iterable(args.set or []))
-    recipe = load_recipe(args.config, overrides, method=args.method)
+    if args.config is not None:
+        recipe = load_recipe(args.config, overrides, method=args.method)
+    common.quiet_libraries()
+    from divid.training.fit import plan, train
+    from divid.training.run_folder import RunFolder
+
+    if args.config is None:
+        run = RunFolder(Path(args.out))
+        run.check(resume=True, data=[])
+        recipe = run.read_recipe(overrides)
+        if args.method not in (None, recipe.method):
+            raise ConfigError(f"{run.path} trains {recipe.method}, not {args.method}: leave --method out, or give another --out")
     if args.seed is not None:
         recipe = replace(recipe, seed=args.seed)
     if args.init is not None:
         recipe = replace(recipe, training=replace(recipe.training, initial_model=args.init))
-    if args.devices < 1:
-        raise ConfigError(f"--devices is {args.devices}, must be 1 or more")
-    if not args.dry_run and args.out is None:
-        raise ConfigError("--out is missing: name a folder for the run, or add --dry-run")
-    common.quiet_libraries()
-    from divid.training.fit import plan, train
-
-    data = [Path(path) for path in args.data]
+    data = [Path(path) for path in args.data or [path for path, _ in RunFolder(Path(args.out)).read_data()]]
     if args.dry_run:
         common.say(plan(recipe, data, device=args.device, devices=args.devices))
         return

@@ -127,7 +127,7 @@ def train(
     if is_main:
         if stopper.signal is not None:
             raise TrainingStopped(
-                f"stopped by {stopper.signal.name}, a checkpoint is saved: go on with the same command and --resume",
+                f"stopped by {stopper.signal.name}, a checkpoint is saved: go on by divid train --out {folder.path} --resume",
                 stopper.signal,
             )
         if job.shards_weights:

@@ -13,7 +13,7 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -141,14 +141,17 @@ class RunFolder:
         except (KeyError, TypeError):
             raise TrainingError(f"{self.info} is damaged: the run cannot be resumed, train again into a new --out") from None
 
-    def read_recipe(self) -> Recipe:
+    def read_recipe(self, overrides: Mapping[str, Any] | None = None) -> Recipe:
         """Read recipe.yaml, resolved.
+
+        Args:
+            overrides: Values by dotted key that win over the file's.
 
         Raises:
             ConfigError: It is missing or damaged, or this divid does not know one of its keys.
         """
         values = read_yaml(self.recipe)
-        return recipe_from_values({**values, "model": fill_in_younger(values.get("model", {}))}).resolve()
+        return recipe_from_values({**values, "model": fill_in_younger(values.get("model", {}))}, overrides).resolve()
 
     def check_resumed_recipe(self, recipe: Recipe) -> Recipe:
         """Compare a recipe with the one that the run began with.

@@ -143,6 +143,15 @@ class ModelConfig:
         _validate_model(resolved)
         return resolved
 
+    def late_starts(self) -> dict[str, float]:
+        """Give what is on and begins late, by its key below `model`, and the share of the training after which it does."""
+        starts = {f"tokens.{lever}": start for lever, start in self.tokens.late_starts().items()}
+        if self.bottleneck.kind == "rate":
+            starts["bottleneck"] = self.bottleneck.start
+        if self.diffusion.huber_width:
+            starts["diffusion.huber"] = self.diffusion.huber_start
+        return starts
+
 
 @dataclass
 class DataConfig:
@@ -434,11 +443,6 @@ def _validate_model(model: ModelConfig) -> None:
     check_range("model.tokens.back_translation_start", tokens.back_translation_start, 0, 1)
     check_range("model.tokens.dynamic_invariance", tokens.dynamic_invariance, 0, 100)
     check_range("model.tokens.static_invariance", tokens.static_invariance, 0, 100)
-    if tokens.static_invariance_frame != "same" and not tokens.static_invariance:
-        raise ConfigError(
-            "model.tokens.static_invariance_frame says which frame static_invariance compares with, and that is 0: "
-            "set static_invariance, say to 0.02, or static_invariance_frame to same"
-        )
     check_perceptual("model.feature_loss", model.feature_loss)
     check_range("model.num_train_steps", model.num_train_steps, 0, 10**9)
     check_range("model.image_size", model.image_size, 8, 1024)

@@ -21,10 +21,13 @@ EXPECTED = {
     "static-first": {"model.tokens.static_source": "first"},
     "static-average": {"model.tokens.static_source": "average"},
     "static-whole": {"model.tokens.static_source": "whole"},
-    "bottleneck": {"model.bottleneck.kind": "channel"},
-    "bottleneck-rate": {"model.bottleneck.kind": "rate", "model.bottleneck.beta": 6e-6, "model.bottleneck.static_share": 0.25},
-    "dynamic-invariance": {"model.tokens.dynamic_invariance": 0.02},
-    "static-invariance": {"model.tokens.static_invariance": 0.01},
+    "bottleneck": {"model.bottleneck.kind": "none"},
+    "bottleneck-channel": {"model.bottleneck.kind": "channel"},
+    "bottleneck-start": {"model.bottleneck.start": 0.0},
+    "dynamic-invariance": {"model.tokens.dynamic_invariance": 0.0},
+    "static-invariance": {"model.tokens.static_invariance": 0.0},
+    "static-invariance-frame": {"model.tokens.static_invariance_frame": "same"},
+    "learning-rate-decay-start": {"training.learning_rate_decay_start": 0.0},
     "motion-augmentation-colours": {"model.tokens.motion_augmentation_colours": 0.0},
     "motion-augmentation-sideways": {"model.tokens.motion_augmentation_sideways": 0.0},
     "motion-augmentation-upwards": {"model.tokens.motion_augmentation_upwards": 0.0},
@@ -63,9 +66,9 @@ def test_every_variant_resolves_to_what_it_says_and_to_nothing_else():
 def test_added_biases_are_told_from_removed_ones():
     variants = variants_of(load_recipe("puppets-cpu").resolve())
     added = [name for name, variant in variants.items() if variant.is_added]
-    biases = ["static-flip", "data-augmentation", "orthogonality-memory", "dynamic-invariance", "static-invariance"]
+    biases = ["static-flip", "data-augmentation", "orthogonality-memory"]
     biases += ["motion-augmentation-target", "canvas-modulation", "canvas-warp"]
-    assert added == ["residual", "shared-training-noise", "norms", "bottleneck", "bottleneck-rate", "huber", *biases]
+    assert added == ["residual", "shared-training-noise", "norms", "huber", *biases]
     assert (variants["orthogonality"].full, variants["orthogonality"].other) == ("0.1", "0")
     assert (variants["residual"].full, variants["residual"].other) == ("off", "on")
 
@@ -92,6 +95,23 @@ def test_what_the_paper_recipe_lacks_is_left_out_or_switched_on():
         without = others["bottleneck"]
         assert (dict(without.overrides), without.is_added) == ({"model.bottleneck.kind": "none"}, False)
         assert "bottleneck-rate" not in others
+        assert ("bottleneck-channel" in others) == (kind == "rate")
+    none = variants_of(load_recipe("puppets-cpu", {"model.bottleneck.kind": "none"}).resolve())
+    prices = {"model.bottleneck.beta": 6e-6, "model.bottleneck.static_share": 0.25}
+    assert dict(none["bottleneck-rate"].overrides) == {"model.bottleneck.kind": "rate", **prices}
+    assert dict(none["bottleneck"].overrides) == {"model.bottleneck.kind": "channel"}
+    assert none["bottleneck"].is_added
+
+
+def test_what_the_recipe_lacks_of_equal_tokens_and_late_prices_is_switched_on_or_no_bias_of_it():
+    off = {"model.tokens.dynamic_invariance": 0, "model.tokens.static_invariance": 0, "model.bottleneck.start": 0}
+    variants = variants_of(load_recipe("puppets-cpu", {**off, "training.learning_rate_decay_start": 0}).resolve())
+    assert dict(variants["dynamic-invariance"].overrides) == {"model.tokens.dynamic_invariance": 0.02}
+    assert dict(variants["static-invariance"].overrides) == {"model.tokens.static_invariance": 0.01}
+    assert variants["static-invariance"].is_added
+    assert not {"static-invariance-frame", "bottleneck-start", "learning-rate-decay-start"} & set(variants)
+    same = variants_of(load_recipe("puppets-cpu", {"model.tokens.static_invariance_frame": "same"}).resolve())
+    assert same["static-invariance-frame"].is_added
 
 
 def test_invariance_is_no_bias_of_a_recipe_that_shows_clips_as_they_are():

@@ -105,6 +105,9 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
     made += [*_conditioning(flat), *_static_sources(flat), *_bottlenecks(flat), _timestep_shift(flat), _strength(flat, *_HUBER)]
     made += [_strength(flat, *lever) for lever in _LEVERS]
     made += [*_seen_differently(flat), *_of_the_canvas(flat), *_late_levers(flat, recipe.model.tokens)]
+    if flat["training.learning_rate_decay_start"]:
+        start = {"training.learning_rate_decay_start": 0.0}
+        made.append(_without("learning-rate-decay-start", "share of the training before the rate falls", flat, start))
     weight = "model.tokens.orthogonality_weight"
     if flat[weight]:
         made.append(_without("orthogonality", "orthogonality of the two tokens", flat, {weight: 0.0}))
@@ -219,7 +222,13 @@ def _bottlenecks(flat: Mapping[str, Any]) -> list[Variant]:
     key, title = "model.bottleneck.kind", "explicit bottleneck"
     full = flat[key]
     if full != "none":
-        return [Variant("bottleneck", title, False, full, "none", {key: "none"})]
+        made = [Variant("bottleneck", title, False, full, "none", {key: "none"})]
+        if full == "rate":
+            made.append(Variant("bottleneck-channel", title, False, full, "channel", {key: "channel"}))
+            if flat["model.bottleneck.start"]:
+                start = {"model.bottleneck.start": 0.0}
+                made.append(_without("bottleneck-start", "share of the training before bits have a price", flat, start))
+        return made
     names = {"channel": "bottleneck", "rate": "bottleneck-rate"}
     return [Variant(name, title, True, full, kind, {key: kind, **_PRICES.get(kind, {})}) for kind, name in names.items()]
 
@@ -229,6 +238,10 @@ def _seen_differently(flat: Mapping[str, Any]) -> list[Variant]:
     if not flat["model.tokens.motion_augmentation"] and not flat["model.tokens.back_translation"]:
         return []
     made = [_strength(flat, *lever) for lever in _INVARIANCES]
+    if flat["model.tokens.static_invariance"]:
+        key, title = "model.tokens.static_invariance_frame", "frame that the static token is to be equal to"
+        full, other = flat[key], "same" if flat[key] == "other" else "other"
+        made.append(Variant("static-invariance-frame", title, full == "same", full, other, {key: other}))
     for what, title in (("colours", "colours"), ("sideways", "the place, sideways,"), ("upwards", "the place, up and down,")):
         key = f"model.tokens.motion_augmentation_{what}"
         if flat["model.tokens.motion_augmentation"] and flat[key]:

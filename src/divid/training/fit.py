@@ -19,7 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.warnings import PossibleUserWarning
 from torch import distributed, nn
 
-from divid.config import Recipe, tell
+from divid.config import ModelConfig, Recipe, tell
 from divid.data.clips import ClipDataset
 from divid.data.module import ClipDataModule, max_frame_spacing
 from divid.distillation.consistency import ConsistencyModel
@@ -27,7 +27,6 @@ from divid.distillation.options import ConsistencyConfig
 from divid.errors import ConfigError, DatasetError, TrainingStopped, nearest
 from divid.export import load_model, resolve_model, save_model
 from divid.methods import METHODS
-from divid.model_parts import TokenConfig
 from divid.models.layout import channels_last
 from divid.models.sequence_model import SequenceModel
 from divid.precision import warn_of_emulation
@@ -333,14 +332,13 @@ def _leave_process_group() -> None:
 
 
 def _warn_of_levers_that_never_began(recipe: Recipe, step: int) -> None:
-    tokens = getattr(recipe.model, "tokens", None)
-    if not isinstance(tokens, TokenConfig):
+    if not isinstance(recipe.model, ModelConfig):
         return
-    for lever, start in tokens.late_starts().items():
+    for lever, start in recipe.model.late_starts().items():
         first = start * recipe.training.num_steps
         if step < first:
             logger.warning(
-                "time was up after %d steps and model.tokens.%s begins at step %d: swaps will be poor; set training.num_steps "
+                "time was up after %d steps and model.%s begins at step %d: swaps will be poor; set training.num_steps "
                 "to what the time allows, or training.fit_minutes instead of training.max_minutes",
                 step,
                 lever,

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from divid.config import Precision, Recipe
+from divid.config import ModelConfig, Precision, Recipe
 from divid.data.module import ClipBatch
 from divid.errors import ConfigError, first_line
 from divid.flops import count_flops
-from divid.model_parts import TokenConfig
 from divid.precision import autocast, has_bf16_units
 from divid.recipes import dump_recipe
 from divid.training.module import make_optimizer, training_losses
@@ -168,10 +167,9 @@ def seconds_a_step(model: nn.Module, batch: ClipBatch, recipe: Recipe, times: fl
         times: How many times as many clips the whole batch has.
     """
     recipe = _recipe_of_part(recipe, batch, times)
-    options, tokens = recipe.training, getattr(recipe.model, "tokens", None)
-    shares = {0.0}
-    if isinstance(tokens, TokenConfig):
-        shares |= set(tokens.late_starts().values())
+    options, shares = recipe.training, {0.0}
+    if isinstance(recipe.model, ModelConfig):
+        shares |= set(recipe.model.late_starts().values())
     starts = sorted(share for share in shares if share < 1)
     seconds = optimizer_step(model, recipe)
     for start, end in zip(starts, [*starts[1:], 1.0], strict=True):

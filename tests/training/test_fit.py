@@ -212,13 +212,14 @@ def test_levers_that_the_time_limit_kept_from_beginning_are_named(data, tmp_path
     }
     for minutes in (1e-6, 0.0):
         recipe = tiny_recipe(max_minutes=minutes)
-        bottleneck = replace(recipe.model.bottleneck, kind="rate", start=0.7)
-        recipe = replace(recipe, model=replace(recipe.model, tokens=replace(recipe.model.tokens, **levers), bottleneck=bottleneck))
+        tokens, bottleneck = recipe.model.tokens, recipe.model.bottleneck
+        parts = {"tokens": replace(tokens, **levers), "bottleneck": replace(bottleneck, kind="rate", start=0.7)}
+        recipe = replace(recipe, model=replace(recipe.model, **parts))
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="divid"):
             train(recipe, [data], tmp_path / str(minutes), device="cpu", progress=False)
-        tokens = ("tokens.motion_augmentation begins at step 6", "tokens.motion_augmentation_proportions begins at step 11")
-        for what in (*tokens, "bottleneck begins at step 9"):
+        late = ("tokens.motion_augmentation begins at step 6", "tokens.motion_augmentation_proportions begins at step 11")
+        for what in (*late, "bottleneck begins at step 9"):
             assert (f"time was up after 1 steps and model.{what}" in caplog.text) == (minutes > 0)
         assert "model.tokens.back_translation begins" not in caplog.text
 

@@ -38,8 +38,8 @@ SHORTENED = {
     "model.bottleneck.kind": "none",
     "training.learning_rate_decay_start": 0.0,
 }
-"""What the recipe does without here: in half of its steps or less, changed proportions cost puppets some of their motion, and what
-else the recipe does late has not been tried."""
+"""What the recipe does without here: in half of its steps or less, changed proportions cost puppets some of their motion, and
+what else the recipe does late has not been tried."""
 
 _logger = logging.getLogger("divid")
 

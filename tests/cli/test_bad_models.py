@@ -131,7 +131,9 @@ def test_a_run_goes_on_by_its_folder_alone(trained, tmp_path, refused):
     refused([*go_on, "--set", "training.batch_size=4"], r"training.batch_size \(2 then, 4 now\); resume with the old values")
     refused([*go_on, "--seed", "5"], r"seed \(0 then, 5 now\)")
     refused([*go_on, "--method", "dbse"], "trains divid, not dbse: leave --method out")
-    refused(["train", "--out", str(tmp_path / "none"), "--resume"], "no checkpoint in .* to resume from: train without --resume")
+    nowhere = ["train", "--out", str(tmp_path / "none"), "--resume"]
+    for words in (nowhere, [*nowhere, "--config", str(trained / "recipe.yaml")], [*nowhere, "--data", str(trained / "set")]):
+        refused(words, "no checkpoint in .* to resume from: train without --resume")
 
 
 @pytest.mark.parametrize(("left_out", "message"), [("--config", "--config is missing: give a recipe"), ("--data", "is missing")])

@@ -105,9 +105,6 @@ def variants_of(recipe: Recipe) -> dict[str, Variant]:
     made += [*_conditioning(flat), *_static_sources(flat), *_bottlenecks(flat), _timestep_shift(flat), _strength(flat, *_HUBER)]
     made += [_strength(flat, *lever) for lever in _LEVERS]
     made += [*_seen_differently(flat), *_of_the_canvas(flat), *_late_levers(flat, recipe.model.tokens)]
-    if flat["training.learning_rate_decay_start"]:
-        start = {"training.learning_rate_decay_start": 0.0}
-        made.append(_without("learning-rate-decay-start", "share of the training before the rate falls", flat, start))
     weight = "model.tokens.orthogonality_weight"
     if flat[weight]:
         made.append(_without("orthogonality", "orthogonality of the two tokens", flat, {weight: 0.0}))
@@ -225,9 +222,6 @@ def _bottlenecks(flat: Mapping[str, Any]) -> list[Variant]:
         made = [Variant("bottleneck", title, False, full, "none", {key: "none"})]
         if full == "rate":
             made.append(Variant("bottleneck-channel", title, False, full, "channel", {key: "channel"}))
-            if flat["model.bottleneck.start"]:
-                start = {"model.bottleneck.start": 0.0}
-                made.append(_without("bottleneck-start", "share of the training before bits have a price", flat, start))
         return made
     names = {"channel": "bottleneck", "rate": "bottleneck-rate"}
     return [Variant(name, title, True, full, kind, {key: kind, **_PRICES.get(kind, {})}) for kind, name in names.items()]
@@ -262,12 +256,17 @@ def _timestep_shift(flat: Mapping[str, Any]) -> Variant:
 
 
 def _late_levers(flat: Mapping[str, Any], tokens: TokenConfig) -> list[Variant]:
-    """Give those levers that begin late in the full recipe, begun with the training."""
+    """Give what begins late in the full recipe, begun with the training."""
     found = []
     for lever, start in tokens.late_starts().items():
         name, key = lever.replace("_", "-"), f"model.tokens.{lever}_start"
         if start:
             found.append(_without(f"{name}-start", f"share of the training before {name}", flat, {key: 0.0}))
+    price, decay = "model.bottleneck.start", "training.learning_rate_decay_start"
+    if flat["model.bottleneck.kind"] == "rate" and flat[price]:
+        found.append(_without("bottleneck-start", "share of the training before bits have a price", flat, {price: 0.0}))
+    if flat[decay]:
+        found.append(_without("learning-rate-decay-start", "share of the training before the rate falls", flat, {decay: 0.0}))
     ramp = "model.tokens.motion_augmentation_ramp"
     if tokens.motion_augmentation and flat[ramp]:
         found.append(_without("motion-augmentation-ramp", "share of the training over which it rises", flat, {ramp: 0.0}))

@@ -71,9 +71,11 @@ def run(args: Namespace) -> None:
     from divid.training.fit import plan, train
     from divid.training.run_folder import RunFolder
 
-    if args.config is None:
+    if args.config is None or args.data is None:
         run = RunFolder(Path(args.out))
         run.check(resume=True, data=[])
+        args.data = args.data or [path for path, _ in run.read_data()]
+    if args.config is None:
         recipe = run.read_recipe(overrides)
         if args.method not in (None, recipe.method):
             raise ConfigError(f"{run.path} trains {recipe.method}, not {args.method}: leave --method out, or give another --out")
@@ -81,7 +83,7 @@ def run(args: Namespace) -> None:
         recipe = replace(recipe, seed=args.seed)
     if args.init is not None:
         recipe = replace(recipe, training=replace(recipe.training, initial_model=args.init))
-    data = [Path(path) for path in args.data or [path for path, _ in RunFolder(Path(args.out)).read_data()]]
+    data = [Path(path) for path in args.data]
     if args.dry_run:
         common.say(plan(recipe, data, device=args.device, devices=args.devices))
         return

@@ -40,6 +40,19 @@ def test_cells_have_their_method_seed_and_values_of_which_the_nearest_win():
     assert cell_settings(narrow, plan)["training.num_steps"] == 7
 
 
+def test_a_method_may_have_values_on_one_data_set_that_win_over_all_others():
+    data = {name: {"path": name, "recipe": "puppets-cpu", "set": {"training.num_steps": 5}} for name in ("one", "two")}
+    longer = {"set": {"training.num_steps": 6}, "set_on": {"two": {"training.num_steps": 7}}}
+    sampled = {"model_of": "divid", "set": {"sampling.num_inference_steps": 3}, "set_on": {"one": {"sampling.num_inference_steps": 4}}}
+    plan = plan_from_dict(values(seeds=[0], data=data, methods={"divid": longer, "few": sampled, "dbse": {}}))
+    cells = {cell.name: cell.recipe for cell in cells_of(plan)}
+    steps = {name: recipe.training.num_steps for name, recipe in cells.items()}
+    assert [steps[f"{name}/divid/seed-0"] for name in data] == [6, 7]
+    assert [steps[f"{name}/few/seed-0"] for name in data] == [6, 7]
+    assert [steps[f"{name}/dbse/seed-0"] for name in data] == [5, 5]
+    assert [cells[f"{name}/few/seed-0"].sampling.num_inference_steps for name in data] == [4, 3]
+
+
 def test_a_cell_that_takes_anothers_model_differs_in_sampling_only():
     switch = {"model.diffusion.shared_sampling": False, "sampling.num_inference_steps": 3}
     methods = {"divid": {"set": {"model.tokens.dynamic_dim": 8}}, "own-noise": {"model_of": "divid", "set": switch}}
@@ -85,6 +98,9 @@ def test_a_plan_reads_back_as_it_was_written(tmp_path):
         ({"methods": {"divid": {}, "b": {"model_of": "b"}}}, "trains no model of its own"),
         ({"methods": {"divid": {}, "b": {"model_of": "divid", "set": {"training.num_steps": 1}}}}, "sets 'training.num_steps'"),
         ({"methods": {"divid": {}, "b": {"model_of": "divid", "method": "dbse"}}}, "sets 'method'"),
+        ({"methods": {"divid": {}, "b": {"model_of": "divid", "set_on": {"one": {"seed": 1}}}}}, "sets 'seed'"),
+        ({"methods": {"divid": {"set_on": {"oen": {}}}}}, "methods.divid.set_on names the data set 'oen' (did you mean 'one'?)"),
+        ({"methods": {"divid": {"set_on": {"one": 3}}}}, "methods.divid.set_on.one must be a mapping of keys to values, not 3"),
         ({"judge": {"architecture": "lstm"}}, "architecture is 'lstm'"),
         (
             {"data": {"one": {"path": "a", "recipe": "puppets", "judge": {"num_step": 3}}}},

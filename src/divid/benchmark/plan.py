@@ -53,6 +53,7 @@ class MethodEntry:
         recipe: Recipe in place of the data set's.
         model_of: Name of another entry whose trained model is taken; only keys of sampling may then be set.
         set: Other values by dotted key; they win over the plan's and the data set's.
+        set_on: By name of a data set: values of this method there, which win over all others. So each may train as long as its steps take there.
     """
 
     method: str = ""
@@ -60,6 +61,7 @@ class MethodEntry:
     recipe: str = ""
     model_of: str = ""
     set: dict = field(default_factory=dict)
+    set_on: dict = field(default_factory=dict)
 
 
 @dataclass
@@ -271,12 +273,21 @@ def _check(plan: Plan) -> None:
     for name, entry in plan.methods.items():
         if labels.count(entry.label) > 1:
             raise ConfigError(f"methods.{name}.label is {entry.label!r}, as another's is: the tables need one of its own")
+        _check_places(name, entry, plan.data)
         _check_method(name, entry, plan.methods)
     for key, least in (("swap_pairs", 1), ("figure_pairs", 1), ("realism_pairs", 2), ("ground_truth_pairs", 1)):
         if getattr(plan.evaluation, key) < least:
             raise ConfigError(f"evaluation.{key} is {getattr(plan.evaluation, key)}, must be {least} or more")
     for judge in (plan.judge, *(plan.judge_of(name) for name in plan.data)):
         judge.training(num_frames=2)
+
+
+def _check_places(name: str, entry: MethodEntry, data: dict[str, DataEntry]) -> None:
+    for place, values in entry.set_on.items():
+        if place not in data:
+            raise ConfigError(f"methods.{name}.set_on names the data set {place!r}{nearest(place, data)}, which the plan has not")
+        if not isinstance(values, dict):
+            raise ConfigError(f"methods.{name}.set_on.{place} must be a mapping of keys to values, not {values!r}")
 
 
 def _check_method(name: str, entry: MethodEntry, methods: dict[str, MethodEntry]) -> None:
@@ -288,7 +299,8 @@ def _check_method(name: str, entry: MethodEntry, methods: dict[str, MethodEntry]
         raise ConfigError(f"methods.{name}.model_of is {entry.model_of!r}{nearest(entry.model_of, methods)}")
     if methods[entry.model_of].model_of or entry.model_of == name:
         raise ConfigError(f"methods.{name}.model_of is {entry.model_of!r}, which trains no model of its own: name one that does")
-    fixed = [str(key) for key in entry.set if not (str(key).startswith("sampling.") or key == SAMPLING_SWITCH)]
+    keys = [str(key) for values in (entry.set, *entry.set_on.values()) for key in values]
+    fixed = [key for key in keys if not (key.startswith("sampling.") or key == SAMPLING_SWITCH)]
     fixed += [key for key in ("method", "recipe") if getattr(entry, key)]
     if fixed:
         raise ConfigError(
@@ -301,7 +313,9 @@ def _cell(plan: Plan, data: str, method: str, seed: int) -> CellSpec:
     entry = plan.methods[method]
     trained_as = plan.methods[entry.model_of] if entry.model_of else entry
     recipe = trained_as.recipe or plan.data[data].recipe
-    values = {**plan.set, **plan.data[data].set, **trained_as.set, **entry.set}
+    values = {**plan.set, **plan.data[data].set}
+    for of in (trained_as, entry):
+        values |= {**of.set, **of.set_on.get(data, {})}
     try:
         built = load_recipe(recipe, {str(key): value for key, value in values.items()}, method=trained_as.method)
         return CellSpec(data, method, seed, replace(built, seed=seed).resolve(), entry.model_of)

@@ -43,7 +43,8 @@ def test_cells_have_their_method_seed_and_values_of_which_the_nearest_win():
 def test_a_method_may_have_values_on_one_data_set_that_win_over_all_others():
     data = {name: {"path": name, "recipe": "puppets-cpu", "set": {"training.num_steps": 5}} for name in ("one", "two")}
     longer = {"set": {"training.num_steps": 6}, "set_on": {"two": {"training.num_steps": 7}}}
-    sampled = {"model_of": "divid", "set": {"sampling.num_inference_steps": 3}, "set_on": {"one": {"sampling.num_inference_steps": 4}}}
+    key = "sampling.num_inference_steps"
+    sampled = {"model_of": "divid", "set": {key: 3}, "set_on": {"one": {key: 4}}}
     plan = plan_from_dict(values(seeds=[0], data=data, methods={"divid": longer, "few": sampled, "dbse": {}}))
     cells = {cell.name: cell.recipe for cell in cells_of(plan)}
     steps = {name: recipe.training.num_steps for name, recipe in cells.items()}

@@ -53,7 +53,7 @@ class MethodEntry:
         recipe: Recipe in place of the data set's.
         model_of: Name of another entry whose trained model is taken; only keys of sampling may then be set.
         set: Other values by dotted key; they win over the plan's and the data set's.
-        set_on: By name of a data set: values of this method there, which win over all others. So each may train as long as its steps take there.
+        set_on: By name of a data set: values of this method there, which win over all others (for equal time, say).
     """
 
     method: str = ""

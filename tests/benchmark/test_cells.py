@@ -34,6 +34,8 @@ def test_a_slurm_array_deals_out_shares(cells):
     assert [names(ID=str(i), COUNT="3", MIN="4", STEP="2") for i in (4, 6, 8)] == by_hand
     assert sorted(map(tuple, (names(ID=str(i), COUNT="3") for i in (1, 2, 3)))) == sorted(map(tuple, by_hand))
     assert names() == [cell.name for cell in cells]
+    with pytest.raises(ConfigError, match=r"SLURM_ARRAY_TASK_ID is 'x', must be a whole number: unset it, or .* --shard"):
+        names(ID="x", COUNT="3")
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_a_killed_benchmark_goes_on_at_its_cell_and_its_checkpoint(start, finish
     assert summary.done == ["made/tiny/seed-0", "made/fast/seed-0"]
     assert first.result.read_bytes() == before
     assert re.search(r"going on from step [1-5]\b", caplog.text)
-    assert f"taken over from process {process.pid}" in caplog.text
+    assert f"cell made/fast/seed-0: taken over from process {process.pid}" in caplog.text
     unbroken = finished[1].cell("made/fast/seed-0")
     again, before = second.read_result(), unbroken.read_result()
     assert again["swaps"]["rows"] == before["swaps"]["rows"]

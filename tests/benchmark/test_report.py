@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from divid.benchmark.cells import BenchmarkFolder
-from divid.benchmark.figures import plot_training, swap_figure
+from divid.benchmark.figures import loss_curves, plot_training, swap_figure
 from divid.benchmark.pages import Heading, Links, Paragraph, Picture, Table, to_html, to_markdown
 from divid.benchmark.plan import cells_of, load_plan
 from divid.benchmark.report import MARK, NOTHING, list_cells, report_blocks, write_report
@@ -231,12 +231,14 @@ def test_without_any_classes_and_failures_there_are_no_sections_of_them(rewrite)
 
 def test_flicker_stands_beside_the_other_likeness_where_it_was_measured(rewrite):
     estimate = {"mean": 0.5, "low": 0.4, "high": 0.6, "num_clips": 9}
-    flicker = {"fast": {"flicker": {"ratio": None}}, "few-steps": {}}
+    flicker = {"fast": {"flicker": {"ratio": None, "made_levels": 0.5, "real_levels": 0.0}}, "few-steps": {}}
 
     def change(method, seed, result, cell):
         frechet = {"swap": {"frame": 3.0, "clip": 4.0}}
         likeness = {"network": "made-up", "ssim": estimate, "perceptual": estimate, "frechet": frechet}
-        result["likeness"] = likeness | flicker.get(method, {"flicker": {"ratio": (1.5, 2.0)[seed]}})
+        result["likeness"] = likeness | flicker.get(
+            method, {"flicker": {"ratio": (1.5, 2.0)[seed], "made_levels": (0.3, 0.4)[seed], "real_levels": 0.2}}
+        )
 
     report, page = rewrite(change)
     measures = {name: method["measures"] for name, method in report["data"]["made"]["methods"].items()}
@@ -245,8 +247,19 @@ def test_flicker_stands_beside_the_other_likeness_where_it_was_measured(rewrite)
     assert report["cells"]["made/tiny/seed-1"]["measures"]["flicker_ratio"] == [2.0, None, None]
     assert all("flicker_ratio" not in measures[name] and "frechet_clip" in measures[name] for name in flicker)
     head, _, *rows = table(page, "flicker ratio")
-    assert head == ["", "SSIM", "perceptual distance", "Frechet, frames", "Frechet, clips", "flicker ratio"]
-    assert {row[0]: row[-1] for row in rows} == {"Tiny": "1.750 ± 0.354", "fast": NOTHING, "few-steps": NOTHING}
+    assert head == [
+        "",
+        "SSIM",
+        "perceptual distance",
+        "Frechet, frames",
+        "Frechet, clips",
+        "flicker ratio",
+        "levels, made",
+        "levels, clips",
+    ]
+    assert {row[0]: row[5] for row in rows} == {"Tiny": "1.750 ± 0.354", "fast": NOTHING, "few-steps": NOTHING}
+    assert {row[0]: row[6] for row in rows} == {"Tiny": "0.350 ± 0.071", "fast": "0.500 ± 0.000", "few-steps": NOTHING}
+    assert {row[0]: row[7] for row in rows} == {"Tiny": "0.200 ± 0.000", "fast": "0.000 ± 0.000", "few-steps": NOTHING}
     assert all(row[4] == "4.000 ± 0.000" for row in rows)
 
 
@@ -304,6 +317,22 @@ def test_figures_come_back_as_they_were_saved(tmp_path):
     frames = {name: np.arange(24, dtype=np.uint8).reshape(1, 2, 2, 2, 3)[::-1] for name in FIGURE_PARTS}
     save_figure(tmp_path / "f.safetensors", frames)
     assert all(np.array_equal(frames[name], again) for name, again in load_figure(tmp_path / "f.safetensors").items())
+
+
+def test_losses_that_count_differently_are_drawn_over_their_own_at_the_end():
+    def falling(height):
+        return [{"step": step, "train/total": height * (1 + 99 * (step < 50))} for step in range(1, 101)]
+
+    curves, is_relative = loss_curves({"mean": falling(0.02), "sum": falling(3e4), "none": []})
+    assert is_relative
+    assert curves["mean"] == pytest.approx(curves["sum"], rel=1e-6)
+    assert (curves["mean"][0, 1], curves["mean"][-1, 1]) == (pytest.approx(100), pytest.approx(1))
+    assert not len(curves["none"])
+    near, is_relative = loss_curves({"a": falling(0.02), "b": falling(0.1)})
+    assert not is_relative
+    assert near["b"][-1, 1] == pytest.approx(0.1)
+    noisy = [{"step": step, "train/total": 10.0 ** (step % 3 - 1)} for step in range(1, 100)]
+    assert loss_curves({"noisy": noisy})[0]["noisy"][10:-10, 1] == pytest.approx(1)  # of nine rows, three of each
 
 
 def test_training_without_values_gives_no_picture(tmp_path):

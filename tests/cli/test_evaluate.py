@@ -214,7 +214,8 @@ def test_data_with_one_label_are_one_line(model_folder, prepared, judge_folder, 
     make_set(root, data, channels=3)
     words = words_of(model_folder, data, tmp_path / "out")
     refused([*words, "--leakage"], "1 class of the static factor 'subject'")
-    refused([*words, "--judge", judge_folder], "other classes of 'subject'")
+    refused([*words, "--judge", judge_folder], "have one class of 'subject' only, so nothing is to be judged")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_judge_of_other_classes_or_another_size_is_one_line(model_folder, prepared, labelled, judge_folder, tmp_path, refused):

@@ -217,7 +217,7 @@ LABELS = [{"subject": f"s{i % 2}", "action": f"a{i // 2}"} for i in range(4)]
     [
         (LABELS, LABELS, {"static": (), "dynamic": ("action",)}, "no static factor.*prepare the data set with labels"),
         (LABELS, LABELS, {"static": ("subject",), "dynamic": ()}, "no dynamic factor.*prepare the data set with labels"),
-        ([{**row, "action": "a0"} for row in LABELS], LABELS, FACTORS, "held-in clips have 1 class of .* 'action'"),
+        ([{**row, "action": "a0"} for row in LABELS], LABELS, FACTORS, "training clips have 1 class of .* 'action'"),
         (LABELS, [{**row, "subject": None} for row in LABELS], FACTORS, "held-out clips have 0 classes .* 'subject'"),
         (LABELS, [{**row, "subject": f"x{i}"} for i, row in enumerate(LABELS)], FACTORS, "share fewer than 2 .* 'subject'"),
     ],

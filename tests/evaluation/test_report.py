@@ -1,5 +1,7 @@
 """The page of Markdown: what was measured has a section, what was not has none, and every table is one."""
 
+from dataclasses import replace
+
 import pytest
 
 from divid.config import SamplingConfig
@@ -46,14 +48,24 @@ def columns(line):
 
 def test_a_page_of_everything(measured):
     reconstruction, results = measured
-    page = evaluation_report({"model": "labels", "seed": 0}, reconstruction, **results)
+    facts = {"model": "labels", "seed": 0, "sampling": {"solver": "ddim", "num_inference_steps": 3, "spacing": None}}
+    pictures = {"swaps.png": "some swaps", "failures.png": "what failed"}
+    page = evaluation_report(facts, reconstruction, **results, pictures=pictures)
     headings = [line for line in page.splitlines() if line.startswith("#")]
     assert headings == [
         "# Evaluation", "## Reconstruction", "## Likeness", "## Swaps", "## Sampled tokens", "## Leakage",
-        "## Overlap of the tokens",
+        "## Overlap of the tokens", "## Pictures",
     ]  # fmt: skip
-    assert "| swap | 100.0 (90.4 to 100.0) | 100.0 (90.4 to 100.0) | 100.0 (90.4 to 100.0) | 36 |" in page
-    assert "| swap, reversed | 100.0 (90.4 to 100.0) |" in page
+    all_right, none_leaks = " | 100.0 (90.4 to 100.0)" * 3, " | 0.0 (0.0 to 9.6)" * 2
+    assert f"| swap †{all_right}{none_leaks} | 36 |" in page
+    all_of_b = " | 0.0 (0.0 to 9.6) | 100.0 (90.4 to 100.0)" * 2
+    assert f"| copy B †{all_of_b} | 0.0 (0.0 to 9.6) | 36 |" in page
+    assert "| swap, reversed † | 100.0 (90.4 to 100.0) |" in page
+    assert "The other clip's action instead: 0.0 (0.0 to 9.6) %." in page
+    assert "| sampling | solver ddim, num_inference_steps 3 |" in page
+    assert "some swaps\n\n![some swaps](swaps.png)\n\nwhat failed\n\n![what failed](failures.png)" in page
+    assert page.index("is not to be trusted") < page.index("| swap †")
+    assert "Distances of clips are too large" not in page  # there are more
     assert "| anna | 100.0 (75.8 to 100.0) | 12 |" in page
     assert "Feature network: frames|means." in page
     assert "The judge is not to be trusted: its joint accuracy on held-out real clips is unknown" in page
@@ -73,6 +85,24 @@ def test_what_was_not_measured_has_no_section(measured):
     page = evaluation_report({"model": "labels"}, measured[0])
     assert page.count("\n## ") == 1
     assert "PSNR" in page
+
+
+def test_distances_of_fewer_clips_than_dimensions_are_marked(measured):
+    likeness = measured[1]["likeness"]
+    few = replace(likeness.frechet["reconstruction"], num_made_clips=1)
+    marked = replace(likeness, frechet={**likeness.frechet, "swap": few})
+    expected = f"fewer clips than the {2 * few.frame_dim} dimensions of their features (swap 1): compare them with distances of as many clips only"
+    assert likeness.notes == ()
+    assert all(
+        expected in text for text in (*marked.notes, marked.to_text(), evaluation_report({}, measured[0], likeness=marked))
+    )
+
+
+def test_a_judge_that_is_trusted_marks_nothing(measured):
+    swaps = measured[1]["swaps"]
+    trusted = replace(swaps, judge={**swaps.judge, "is_trusted": True}, notes=())
+    assert "†" in "\n".join(swaps.lines())
+    assert "†" not in evaluation_report({}, measured[0], swaps=trusted) + "\n".join(trusted.lines())
 
 
 def test_tables_escape_bars_and_shares_have_the_wider_interval():

@@ -232,7 +232,7 @@ def share_of(cells: Sequence[CellSpec], shard: str | None, environment: Mapping[
         environment: Where SLURM_ARRAY_TASK_ID, _COUNT, _MIN and _STEP stand.
 
     Raises:
-        ConfigError: `shard` is something else.
+        ConfigError: `shard`, or one of SLURM's variables, is something else.
     """
     place, count = parse_shard(shard) if shard else _slurm_place(environment)
     trainers = list(dict.fromkeys(cell.trainer for cell in cells))
@@ -281,7 +281,10 @@ def parse_shard(text: str) -> tuple[int, int]:
 def _slurm_place(environment: Mapping[str, str]) -> tuple[int, int]:
     names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP")
     words = [environment.get(name, default) for name, default in zip(names, ("", "", "0", "1"), strict=True)]
-    if not all(word.isdecimal() for word in words):
+    if not words[0]:
         return 0, 1
+    for name, word in zip(names, words, strict=True):
+        if not word.isdecimal():
+            raise ConfigError(f"{name} is {word!r}, must be a whole number: unset it, or say which share to make with --shard")
     task, count, least, step = map(int, words)
     return (task - least) // max(1, step) % max(1, count), max(1, count)

@@ -104,11 +104,12 @@ class FileLock:
                     os.utime(self.path)
 
 
-def try_lock(path: Path) -> FileLock | None:
+def try_lock(path: Path, what: str = "") -> FileLock | None:
     """Take a lock if nobody holds it, or its holder is gone.
 
     Args:
         path: The lock's file; its folder is made if missing.
+        what: What it guards, for messages; left out, the folder's name.
 
     Returns:
         The lock, or None if somebody holds it.
@@ -123,7 +124,7 @@ def try_lock(path: Path) -> FileLock | None:
             return FileLock(path, mine)
         before = Holder.read(path)
         if is_stale(path) and _take_over(path, before, mine):
-            logger.warning("%s: taken over from %s, which is gone", path.parent.name, before or "an unknown process")
+            logger.warning("%s: taken over from %s, which is gone", what or path.parent.name, before or "an unknown process")
             return FileLock(path, mine)
     except OSError as error:
         raise write_failure(path, error) from error

@@ -28,7 +28,8 @@ SHARES = (0.0, 1.0)
 CLASS_SCORES = ("inception_score", "conditional_entropy", "marginal_entropy")
 BOUNDS = {
     **dict.fromkeys([f"ground truth, {name}" for name in GROUND_TRUTH_ROWS], (0.0, math.inf)),
-    **dict.fromkeys(("psnr_db", "perceptual", "frechet_frame", "frechet_clip", "flicker_ratio"), (0.0, math.inf)),
+    **dict.fromkeys(("psnr_db", "perceptual", "frechet_frame", "frechet_clip"), (0.0, math.inf)),
+    **dict.fromkeys(("flicker_ratio", "flicker_made", "flicker_real"), (0.0, math.inf)),
     **dict.fromkeys([f"{kind} kept, {name}" for kind in KINDS for name in CLASS_SCORES], (0.0, math.inf)),
     "ssim": (-1.0, 1.0),
     "normalised leakage": (-math.inf, 1.0),
@@ -96,9 +97,10 @@ def measures_of(result: Result) -> dict[str, Measured]:
         measures.update({name: Measured.of_estimate(result["likeness"][name]) for name in ("ssim", "perceptual")})
         frechet = result["likeness"]["frechet"]["swap"]
         measures.update({f"frechet_{of}": Measured(frechet[of], math.nan, math.nan) for of in ("frame", "clip")})
-        flicker = result["likeness"].get("flicker", {}).get("ratio")
-        if flicker is not None:
-            measures["flicker_ratio"] = Measured(flicker, math.nan, math.nan)
+        flicker = result["likeness"].get("flicker", {})
+        for name, part in (("flicker_ratio", "ratio"), ("flicker_made", "made_levels"), ("flicker_real", "real_levels")):
+            if flicker.get(part) is not None:
+                measures[name] = Measured(flicker[part], math.nan, math.nan)
     if result.get("ground_truth") is not None:
         measures["nearest to the ground truth"] = Measured.of_rate(result["ground_truth"]["is_nearest"])
         rows = result["ground_truth"]["psnr_db"]

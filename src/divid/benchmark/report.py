@@ -216,12 +216,13 @@ _LEAKAGE_TEXT = (
 _LIKENESS_TEXT = (
     "Feature network: {network}. SSIM, perceptual distance and flicker ratio are of reconstructions beside their clips, Frechet "
     "distances of swaps beside held-out clips. Of SSIM more is better, of distances less. Flicker ratio: change from frame to "
-    "frame where the clips are still, over the clips' own; 1 is as steady as these."
+    "frame where the clips are still, over the clips' own; 1 is as steady as these. Read it with the two changes that it is of, "
+    "in grey levels of 255: where clips stand quite still, a change that nobody sees is many times theirs."
 )
 _LIKENESS = {
     "SSIM": ("ssim", 1, 4), "perceptual distance": ("perceptual", 1, 4),
     "Frechet, frames": ("frechet_frame", 1, 3), "Frechet, clips": ("frechet_clip", 1, 3),
-    "flicker ratio": ("flicker_ratio", 1, 3),
+    "flicker ratio": ("flicker_ratio", 1, 3), "levels, made": ("flicker_made", 1, 3), "levels, clips": ("flicker_real", 1, 3),
 }  # fmt: skip
 _GROUND_TRUTH_TEXT = (
     "PSNR in dB of {num} random swaps to the clips that they should be, A in B's motion as it is drawn; no judge stands between. "

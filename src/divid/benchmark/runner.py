@@ -26,7 +26,7 @@ from divid.benchmark.cells import (
     settle,
 )
 from divid.benchmark.found_runs import check_found_run
-from divid.benchmark.locks import FileLock, folder_time, try_lock
+from divid.benchmark.locks import FileLock, Holder, folder_time, try_lock
 from divid.benchmark.plan import CellSpec, Plan, cell_settings, clip_shape, default_settings, dump_plan, judge_settings
 from divid.benchmark.scoring import Clips, save_figure, score_cell
 from divid.data.clips import ClipDataset
@@ -174,7 +174,7 @@ class _Worker:
             return "done"
         if self._has_just_failed(cell):
             return self._fail(spec, cell, cell.read_failure(), is_new=False)
-        lock = try_lock(cell.lock)
+        lock = try_lock(cell.lock, f"cell {spec.name}")
         if lock is None:
             return "held"
         with lock:
@@ -292,11 +292,16 @@ class _Worker:
 
     def _train_judge(self, spec: CellSpec, clips: Clips, data: DataFolder, *, wait: bool) -> Judge | None:
         """Give a data set's judge, trained if need be; if another process trains it, wait for it or give None."""
+        is_said = False
         while not data.has_judge:
-            lock = try_lock(data.lock)
+            lock = try_lock(data.lock, f"judge of {spec.data}")
             if lock is None:
                 if not wait:
                     return None
+                if not is_said:
+                    holder = Holder.read(data.lock) or "another process"
+                    logger.info("judge of %s: waiting for %s, which trains it", spec.data, holder)
+                    is_said = True
                 time.sleep(POLL_SECONDS)
                 continue
             with lock, self._saying_once(spec.data):

@@ -106,6 +106,7 @@ class _Job:
     reader: Any = None
     facts: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
 
 
 def run(args: Namespace) -> None:
@@ -130,8 +131,10 @@ def run(args: Namespace) -> None:
     if args.overlap:
         _regress(job)
     with atomic_path(job.out / "report.md") as temporary:
-        temporary.write_text(evaluation_report(job.facts, reconstruction, **job.results), encoding="utf-8")
-    common.say(f"report   {job.out / 'report.md'}\nnumbers  {job.out / 'evaluation.json'}\nswaps    {job.out / 'swaps.png'}")
+        text = evaluation_report(job.facts, reconstruction, **job.results, pictures=job.pictures)
+        temporary.write_text(text, encoding="utf-8")
+    written = {"report": "report.md", "numbers": "evaluation.json", **{Path(name).stem: name for name in job.pictures}}
+    common.say("\n".join(f"{what:<8} {job.out / name}" for what, name in written.items()))
 
 
 def _open(args: Namespace) -> _Job:
@@ -142,14 +145,13 @@ def _open(args: Namespace) -> _Job:
     from divid.pipeline import DividPipeline
 
     _check_options(args)
-    out = common.output_folder(args.out)
     pipeline = common.load_pipeline(args)
     options, model = pipeline.model.options, pipeline.model.eval()
     sizes: dict[str, Any] = {"image_size": options.image_size, "channels": options.channels}
     clips = ClipDataset.open(args.data, split=args.split, **sizes)
     measured = {"num_frames": options.frames_per_sequence, "sampling": common.chosen_sampling(args, pipeline.sampling)}
     shared, facts = {**measured, "seed": args.seed}, _facts(args, measured)
-    job = _Job(args, out, model, clips, _training_clips(args, sizes), shared, facts=facts)
+    job = _Job(args, Path(args.out), model, clips, _training_clips(args, sizes), shared, facts=facts)
     if args.judge is not None:
         job.judge = Judge.load(args.judge).to(common.choose_device(args.device))
         job.judge.check_fits(clips.info, options.frames_per_sequence)
@@ -173,6 +175,7 @@ def _open(args: Namespace) -> _Job:
         device = common.choose_device(args.device)
         name = args.feature_network or DEFAULT_NETWORK
         job.likeness = LikenessStudy(open_network(name, args.feature_weights or "", device))
+    common.output_folder(args.out)  # last: what is refused leaves no empty folder
     return job
 
 
@@ -226,7 +229,6 @@ def _reconstruct(job: _Job) -> Reconstruction:
     from divid.evaluation.quality import measure_reconstruction
     from divid.evaluation.swap import draw_pairs, swap_sheet
     from divid.json_files import write_json
-    from divid.outputs import write_image
 
     args, clips = job.args, job.clips
     watch = None if job.likeness is None else job.likeness.watch
@@ -240,7 +242,7 @@ def _reconstruct(job: _Job) -> Reconstruction:
     title = f"{Path(args.data).name}, {args.split} clips: {len(pairs)} random swaps, seed {args.seed}"
     if pairs:
         sheet = swap_sheet(job.model, clips, pairs, title=title, sources=args.sheet_sources, **job.options)
-        write_image(job.out / "swaps.png", sheet)
+        _draw(job, "swaps.png", sheet, f"{len(pairs)} random swaps, seed {args.seed}")
     drawn = [[clips.clip_id(a), clips.clip_id(b)] for a, b in pairs]
     write_json(job.out / "evaluation.json", {**job.facts, "psnr_db": asdict(reconstruction), "pairs": drawn})
     for name, estimate in asdict(reconstruction).items():
@@ -277,7 +279,6 @@ def _add_likeness(job: _Job, study: LikenessStudy) -> None:
 
 def _test_swaps(job: _Job, judge: Judge, pairs: PairList) -> None:
     from divid.evaluation.swap import failure_sheet, measure_swaps
-    from divid.outputs import write_image
 
     known = None if job.args.split == "train" else job.training
     with common.progress_bar() as progress:
@@ -285,17 +286,19 @@ def _test_swaps(job: _Job, judge: Judge, pairs: PairList) -> None:
             job.model, judge, job.clips, pairs, train_clips=known, reverse=job.args.reverse, told=progress, **job.options
         )
     pairs.save(job.out / "pairs.json")
+    (job.out / "failures.png").unlink(missing_ok=True)
     sheet = failure_sheet(swaps, job.clips, title="swaps that the judge did not accept")
-    if sheet is not None:
-        write_image(job.out / "failures.png", sheet)
     _keep(job, "swaps", swaps, "swaps.json", "\n".join(swaps.lines()))
+    if sheet is not None:
+        _draw(job, "failures.png", sheet, "The first swaps that the judge did not accept, with what it took them for")
+    else:
+        common.say("the judge accepted every swap, so there is no failures.png")
 
 
 def _sample(job: _Job, judge: Judge) -> None:
     from divid.evaluation.codes import encode_clips
     from divid.evaluation.prior import PriorOptions, fit_prior
     from divid.evaluation.sampled import measure_sampled, sampled_sheet
-    from divid.outputs import write_image
 
     assert job.training is not None
     with common.progress_bar() as progress:
@@ -305,7 +308,8 @@ def _sample(job: _Job, judge: Judge) -> None:
         prior = fit_prior(codes, PriorOptions(seed=job.args.seed), told=progress)
         sampled = measure_sampled(job.model, judge, prior, job.clips, told=progress, **job.options)
     title = f"tokens sampled from a prior that was fitted afterwards, seed {job.args.seed}"
-    write_image(job.out / "sampled.png", sampled_sheet(job.model, prior, job.clips, title=title, **job.options))
+    sheet = sampled_sheet(job.model, prior, job.clips, title=title, **job.options)
+    _draw(job, "sampled.png", sheet, "One token kept, the other sampled from a prior that was fitted afterwards")
     _keep(job, "sampled", sampled, "sampled.json", "\n".join(sampled.lines()))
 
 
@@ -345,6 +349,14 @@ def _compare_with_truth(job: _Job) -> None:
     with common.progress_bar() as progress:
         result = measure_ground_truth(job.model, job.clips, num_pairs=job.args.ground_truth_pairs, told=progress, **job.options)
     _keep(job, "ground_truth", result, "ground_truth.json", result.to_text())
+
+
+def _draw(job: _Job, name: str, sheet: Any, text: str) -> None:
+    """Write a picture, and keep what it shows for the report."""
+    from divid.outputs import write_image
+
+    write_image(job.out / name, sheet)
+    job.pictures[name] = text
 
 
 def _keep(job: _Job, name: str, result: Any, file: str, text: str) -> None:

@@ -224,6 +224,8 @@ class Judge(nn.Module):
                 remedy = advice if asked else "prepare the data with labels"
                 raise ModelError(f"the judge knows the {kind} factors {listed[0]}, the clips have {listed[1]}: {remedy}")
             for name in asked:
+                if len(info.classes[name]) < 2:
+                    raise ModelError(f"the clips have one class of {name!r} only, so nothing is to be judged: give clips of more")
                 differing = sorted(set(known[name]) ^ set(info.classes[name]))
                 if differing:
                     raise ModelError(

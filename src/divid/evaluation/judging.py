@@ -267,7 +267,8 @@ def _check_labels(labels: Answers, config: JudgeConfig) -> None:
         if len(seen) < 2:
             what = f"only the class {config.classes[name][seen[0]]!r}" if len(seen) else "no label"
             raise DatasetError(
-                f"the training clips of {config.data} have {what} of {name!r}: a judge needs two classes of every factor"
+                f"the training clips of {config.data} have {what} of {name!r}: a judge needs two classes of every factor, so "
+                "prepare data that have them"
             )
         missing = [label for number, label in enumerate(config.classes[name]) if number not in seen]
         if missing:

@@ -317,7 +317,7 @@ def check_labels(held_in: Labels, held_out: Labels, factors: Mapping[str, Sequen
                 f"the clips have no {kind} factor, and leakage is measured by reading one: prepare the data set with labels"
             )
         for factor in factors[kind]:
-            for name, labels in (("held-in", held_in), ("held-out", held_out)):
+            for name, labels in (("training", held_in), ("held-out", held_out)):
                 count = len(set(_column(labels, factor)) - {None})
                 if count < 2:
                     raise DatasetError(
@@ -326,7 +326,7 @@ def check_labels(held_in: Labels, held_out: Labels, factors: Mapping[str, Sequen
                     )
             if len(_shared_classes(held_in, held_out, factor)) < 2:
                 raise DatasetError(
-                    f"held-in and held-out clips share fewer than 2 classes of the {kind} factor {factor!r}, so what a probe "
+                    f"training and held-out clips share fewer than 2 classes of the {kind} factor {factor!r}, so what a probe "
                     "learns on the ones says nothing about the others: prepare the data set with a split that keeps the classes"
                 )
 

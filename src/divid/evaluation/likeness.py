@@ -37,6 +37,19 @@ class Likeness:
         assert self.quality.network is not None
         return self.quality.network
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the distances has to know: whether there are fewer clips than dimensions of their features."""
+        dims = 2 * next(iter(self.frechet.values())).frame_dim  # of a clip: mean features and their mean change
+        counts = {name: min(realism.num_made_clips, realism.num_real_clips) for name, realism in self.frechet.items()}
+        few = [f"{name} {count}" for name, count in counts.items() if count < dims]
+        if not few:
+            return ()
+        return (
+            f"Distances of clips are too large where there are fewer clips than the {dims} dimensions of their features "
+            f"({', '.join(few)}): compare them with distances of as many clips only.",
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Give all numbers as JSON stores them; null where there is none."""
         distances = {name: dict(vars(realism)) for name, realism in self.frechet.items()}
@@ -50,7 +63,7 @@ class Likeness:
             f"{realism.num_made_clips} beside {realism.num_real_clips} clips"
             for name, realism in self.frechet.items()
         ]
-        return "\n".join([self.quality.to_text(), f"Frechet distance to held-out clips ({self.network}):", *lines])
+        return "\n".join([self.quality.to_text(), f"Frechet distance to held-out clips ({self.network}):", *lines, *self.notes])
 
 
 class LikenessStudy:

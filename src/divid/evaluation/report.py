@@ -28,6 +28,7 @@ def evaluation_report(
     sampled: SampledResult | None = None,
     leakage: Leakage | None = None,
     overlap: Overlap | None = None,
+    pictures: Mapping[str, str] | None = None,
 ) -> str:
     """Give the page; what was not measured has no section.
 
@@ -41,8 +42,9 @@ def evaluation_report(
         sampled: Its sampled variants.
         leakage: The probes.
         overlap: What each token tells of the other.
+        pictures: What each picture beside the page shows, by the name of its file.
     """
-    parts = ["# Evaluation", markdown_table(("", ""), [(name, str(value)) for name, value in facts.items()])]
+    parts = ["# Evaluation", markdown_table(("", ""), [(name, _fact(value)) for name, value in facts.items()])]
     parts += ["## Reconstruction", _reconstruction_table(reconstruction)]
     if consistency is not None:
         parts += ["## Self-consistency of swaps", *_consistency_parts(consistency)]
@@ -58,6 +60,8 @@ def evaluation_report(
         parts += ["## Leakage", *_leakage_parts(leakage)]
     if overlap is not None:
         parts += ["## Overlap of the tokens", *_overlap_parts(overlap)]
+    if pictures:
+        parts += ["## Pictures", *(f"{text}\n\n![{text}]({name})" for name, text in pictures.items())]
     return "\n\n".join(parts) + "\n"
 
 
@@ -82,6 +86,12 @@ def percent(rate: Rate | None) -> str:
         return "-"
     low, high = rate.interval
     return f"{100 * rate.rate:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_fact(item)}" for name, item in value.items() if item is not None)
+    return str(value)
 
 
 def _reconstruction_table(reconstruction: Reconstruction) -> str:
@@ -139,37 +149,44 @@ def _likeness_parts(likeness: Likeness) -> list[str]:
         markdown_table(("reconstruction", "", "95 % over clips", "clips"), measures),
         f"{flicker[0].upper()}{flicker[1:]}.",
         markdown_table(("Frechet distance to held-out clips", "frames", "clips", "N", "N held out"), distances),
+        *likeness.notes,
     ]
 
 
 def _swap_parts(swaps: SwapResult) -> list[str]:
-    rows = [
-        (name, percent(row.static), percent(row.dynamic), percent(row.joint), str(row.joint.num))
-        for name, row in swaps.rows.items()
-    ]
+    mark = _mark(swaps.judge)
+    rows = []
+    for name, row in swaps.rows.items():
+        right = [percent(rate) for rate in (row.static, row.dynamic, row.joint)]
+        leaked = [percent(rate) for rate in (row.static_of_b, row.dynamic_of_a)]
+        rows.append((name + mark, *right, *leaked, str(row.joint.num)))
     guesses = [f"{100 * swaps.chance[name]:.1f}" for name in ("static", "dynamic", "joint")]
+    header = ("", "static %", "dynamic %", "joint %", "B's look %", "A's motion %", "N")
     parts = [
-        _judge_line(swaps.judge),
-        markdown_table(("", "static %", "dynamic %", "joint %", "N"), [*rows, ("chance", *guesses, "")]),
+        *_judge_parts(swaps.judge, swaps.notes),
+        markdown_table(header, [*rows, ("chance", *guesses, "", "", "")]),
+        "N of real clips and reconstructions: the clips that the pairs are made of. B's look and A's motion are what a swap "
+        "should not show.",
     ]
     for name, factor in swaps.factors.items():
         classes = [(label, percent(rate), str(rate.num)) for label, rate in factor.classes.items()]
         head = [("all", percent(factor.kept), str(factor.kept.num))]
-        parts.append(markdown_table((f"{name} ({factor.kind}), as wanted", "%", "N"), [*head, *classes]))
-    return [*parts, *swaps.notes]
+        parts.append(markdown_table((f"{name} ({factor.kind}), as wanted{mark}", "%", "N"), [*head, *classes]))
+        parts.append(f"The other clip's {name} instead: {percent(factor.other)} %.")
+    return parts
 
 
 def _sampled_parts(sampled: SampledResult) -> list[str]:
-    factors = list(sampled.factors)
+    factors, mark = list(sampled.factors), _mark(sampled.judge)
     header = ("", "static %", "dynamic %", *(f"{name}: IS / H(y|x) / H(y)" for name in factors))
     rows = [
-        (name, percent(row.static), percent(row.dynamic), *(_scores(row.scores[factor]) for factor in factors))
+        (name + mark, percent(row.static), percent(row.dynamic), *(_scores(row.scores[factor]) for factor in factors))
         for name, row in sampled.rows.items()
     ]
     guesses = (f"{100 * sampled.chance['static']:.1f}", f"{100 * sampled.chance['dynamic']:.1f}")
     classes = [sampled.rows["real"].scores[factor].num_classes for factor in factors]
     chance = ("chance", *guesses, *(f"at most {count}" for count in classes))
-    return [_judge_line(sampled.judge), markdown_table(header, [*rows, chance]), *sampled.notes]
+    return [*_judge_parts(sampled.judge, sampled.notes), markdown_table(header, [*rows, chance])]
 
 
 def _scores(scores: ClassScores) -> str:
@@ -187,7 +204,13 @@ def _leakage_parts(leakage: Leakage) -> list[str]:
     return [markdown_table(("read", "factor", "%", "95 % (Wilson)", "chance %", "clips"), rows), total]
 
 
-def _judge_line(judge: Mapping[str, Any]) -> str:
+def _judge_parts(judge: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
+    """Give what has to be known before the table is read: whose answers it holds, and what is wrong with them."""
     held_out = judge["held_out"]
     accuracy = "unknown" if held_out is None else f"{percent(held_out['joint'])} % joint"
-    return f"Judge: {judge['architecture']}, trained on {judge['data']}; on held-out real clips {accuracy}."
+    line = f"Judge: {judge['architecture']}, trained on {judge['data']}; on held-out real clips {accuracy}."
+    return [line, *(f"**{note}** Rows of this judge have a †." if "not to be trusted" in note else note for note in notes)]
+
+
+def _mark(judge: Mapping[str, Any]) -> str:
+    return "" if judge["is_trusted"] else " †"

@@ -115,8 +115,9 @@ class SwapResult:
 
     def lines(self) -> list[str]:
         """Give the rows as lines of text, in percent with `Rate.interval`, and the notes."""
-        width, lines = max(map(len, self.rows)), []
-        for name, row in self.rows.items():
+        mark = "" if self.judge["is_trusted"] else " †"
+        width, lines = max(map(len, self.rows)) + len(mark), []
+        for name, row in ((name + mark, row) for name, row in self.rows.items()):
             cells = "  ".join(f"{label} {_percent(getattr(row, label))}" for label in self.chance)
             lines.append(f"{name:<{width}}  {cells}  N {row.joint.num}")
         guesses = "  ".join(f"{label} {100 * share:5.1f}{'':15}" for label, share in self.chance.items())

@@ -61,7 +61,7 @@ def plot_training(runs: Mapping[str, Path], title: str, path: Path) -> bool:
     curves, is_relative = loss_curves(rows)
     loss = "training loss, over its own at the end" if is_relative else "training loss"
     losses = figure.add_subplot(1, 2, 1, xlabel="step", ylabel=loss, yscale="log")
-    psnr = figure.add_subplot(1, 2, 2, xlabel="step", ylabel="held-out PSNR in dB")
+    psnr = figure.add_subplot(1, 2, 2, xlabel="step", ylabel="held-out PSNR in dB", sharex=losses)
     for number, (label, of) in enumerate(rows.items()):
         looks: dict[str, Any] = {"label": label, "linewidth": 1, "color": f"C{number % 10}"}
         for axes, points, marker in ((losses, curves[label], ""), (psnr, _points(of, "validation/psnr"), ".")):

@@ -14,7 +14,7 @@ from divid.evaluation.likeness import Likeness
 from divid.evaluation.overlap import Overlap
 from divid.evaluation.quality import Estimate, Reconstruction
 from divid.evaluation.sampled import SampledResult
-from divid.evaluation.swap_result import SwapResult
+from divid.evaluation.swap_result import SwapResult, judge_mark
 
 
 def evaluation_report(
@@ -154,7 +154,7 @@ def _likeness_parts(likeness: Likeness) -> list[str]:
 
 
 def _swap_parts(swaps: SwapResult) -> list[str]:
-    mark = _mark(swaps.judge)
+    mark = judge_mark(swaps.judge)
     rows = []
     for name, row in swaps.rows.items():
         right = [percent(rate) for rate in (row.static, row.dynamic, row.joint)]
@@ -177,7 +177,7 @@ def _swap_parts(swaps: SwapResult) -> list[str]:
 
 
 def _sampled_parts(sampled: SampledResult) -> list[str]:
-    factors, mark = list(sampled.factors), _mark(sampled.judge)
+    factors, mark = list(sampled.factors), judge_mark(sampled.judge)
     header = ("", "static %", "dynamic %", *(f"{name}: IS / H(y|x) / H(y)" for name in factors))
     rows = [
         (name + mark, percent(row.static), percent(row.dynamic), *(_scores(row.scores[factor]) for factor in factors))
@@ -209,8 +209,4 @@ def _judge_parts(judge: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
     held_out = judge["held_out"]
     accuracy = "unknown" if held_out is None else f"{percent(held_out['joint'])} % joint"
     line = f"Judge: {judge['architecture']}, trained on {judge['data']}; on held-out real clips {accuracy}."
-    return [line, *(f"**{note}** Rows of this judge have a †." if "not to be trusted" in note else note for note in notes)]
-
-
-def _mark(judge: Mapping[str, Any]) -> str:
-    return "" if judge["is_trusted"] else " †"
+    return [line, *notes, *([f"{judge_mark(judge).strip()} marks its rows."] if judge_mark(judge) else [])]

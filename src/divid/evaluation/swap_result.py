@@ -115,13 +115,22 @@ class SwapResult:
 
     def lines(self) -> list[str]:
         """Give the rows as lines of text, in percent with `Rate.interval`, and the notes."""
-        mark = "" if self.judge["is_trusted"] else " †"
+        mark = judge_mark(self.judge)
         width, lines = max(map(len, self.rows)) + len(mark), []
         for name, row in ((name + mark, row) for name, row in self.rows.items()):
             cells = "  ".join(f"{label} {_percent(getattr(row, label))}" for label in self.chance)
             lines.append(f"{name:<{width}}  {cells}  N {row.joint.num}")
         guesses = "  ".join(f"{label} {100 * share:5.1f}{'':15}" for label, share in self.chance.items())
         return [*lines, f"{'chance':<{width}}  {guesses}".rstrip(), *self.notes]
+
+
+def judge_mark(judge: Mapping[str, Any]) -> str:
+    """Give what stands behind the name of a row that a judge has judged: a dagger where it is not to be trusted.
+
+    Args:
+        judge: As results describe it.
+    """
+    return "" if judge["is_trusted"] else " †"
 
 
 def plain(value: Any) -> Any:
